@@ -1,0 +1,199 @@
+"""What the engine asks of a model, and what a model declares about itself.
+
+The engine knows nothing of STM, STCN, XMem, AOT or STReMN. It runs, for every frame,
+
+    features = model.encode_frame(image)
+    decoded  = model.decode(features, memory, sensory)       # the model asks `memory` whenever it needs to
+    memorised = model.encode_mask(image, features, masks)    # on frames that are kept
+
+and keeps the elements that `encode_mask` returns in a bank that follows `model.plan`. Because the model calls
+`memory.read`, one read after the encoder (STM, STCN, XMem, STReMN) and one read inside each of several layers
+(AOT's LSTT) are the same thing to the engine. Features are opaque to it.
+
+How the five methods express themselves:
+
+    ==========  ==================================================================================
+    STM         layers=1, keys_per_object, similarity "dot", top_k None, latest_frame
+    STCN        layers=1, similarity "l2", top_k 20
+    XMem        layers=1, similarity "anisotropic_l2", top_k 30, sensory_dim 64, consolidates
+    AOT         one layer per LSTT block, "dot", top_k None, latest_frame (short-term attention),
+                feedback "labels", objects_per_pass 10, framing ResizeToGrid(16, offset=1)
+    STReMN      layers=1, slots 6
+    ==========  ==================================================================================
+
+Shapes: B batch, O objects, CK and CV channels, h w the network picture, y x the feature map (h/16, w/16).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Similarity = Literal["dot", "l2", "anisotropic_l2"]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a model needs remembered, and how it wants to be asked.
+
+    layers              number of separate memories; 1 but for AOT, which has one per block
+    key_dim, value_dim  CK and CV
+    similarity          how a query is compared with an element
+    top_k               elements a query attends to; None is a full softmax
+    keys_per_object     True where the key depends on the mask (STM)
+    sensory_dim         channels of the recurrent map per object; 0 where there is none
+    feedback            what is memorised of a frame that was segmented: soft probabilities or argmax labels
+    latest_frame        True where the previous frame is always in memory, memorised or not
+    slots               number of frames a memory of fixed size holds (STReMN); None where it grows
+    consolidates        True where old elements can become long-term prototypes (needs shrinkage and selection)
+    objects_per_pass    most objects one pass of the network can tell apart; None is any number
+    stride              pixels of the network picture per element, along either axis
+    """
+
+    key_dim: int
+    value_dim: int
+    similarity: Similarity
+    top_k: int | None
+    layers: int = 1
+    keys_per_object: bool = False
+    sensory_dim: int = 0
+    feedback: Literal["probabilities", "labels"] = "probabilities"
+    latest_frame: bool = False
+    slots: int | None = None
+    consolidates: bool = False
+    objects_per_pass: int | None = None
+    stride: int = 16
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the positions of one frame ask of the memory.
+
+    key         [B, CK, y, x]
+    selection   [B, CK, y, x] in 0..1, or None for all ones
+    """
+
+    key: Tensor
+    selection: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MemoryElements:
+    """What one frame leaves in one layer's memory.
+
+    key         [B, CK, y, x], or [B, O, CK, y, x] where the plan says keys_per_object
+    value       [B, O, CV, y, x]
+    shrinkage   [B, 1, y, x] or None
+    selection   [B, CK, y, x] or None; kept for consolidation only
+    """
+
+    key: Tensor
+    value: Tensor
+    shrinkage: Tensor | None = None
+    selection: Tensor | None = None
+
+
+class MemoryReader(Protocol):
+    """The memory as a model sees it while it decodes one frame."""
+
+    def read(self, query: Query, *, layer: int = 0) -> Tensor:
+        """Readout [B, O, CV, y, x], a row per object."""
+        ...
+
+    def latest(self, *, layer: int = 0) -> MemoryElements:
+        """What the previous frame left; only where the plan says latest_frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder says of one frame.
+
+    probabilities   [B, O+1, h, w] float32, background first, summing to 1
+    sensory         [B, O, CH, y, x], or None where the model has none or was asked not to update it
+    logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want
+    """
+
+    probabilities: Tensor
+    logits: Tensor
+    sensory: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """What a frame with a mask leaves behind.
+
+    elements    one a layer
+    sensory     [B, O, CH, y, x] after the deep update, or None where it was not asked for
+    """
+
+    elements: tuple[MemoryElements, ...]
+    sensory: Tensor | None = None
+
+
+class Framing(Protocol):
+    """How a picture of any size becomes one the network takes, and back."""
+
+    def image(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] 0..1 to [B, 3, h, w] 0..1."""
+        ...
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """[B, O, H, W] to [B, O, h, w]."""
+        ...
+
+    def restore(self, probabilities: Tensor, height: int, width: int) -> Tensor:
+        """[B, O, h, w] to [B, O, H, W]."""
+        ...
+
+
+class VOSModel(nn.Module, ABC):
+    """A segmentation network with a memory outside of itself.
+
+    plan      declared once; may not change while a session runs
+    framing   how pictures are brought to the network's raster
+    """
+
+    plan: MemoryPlan
+    framing: Framing
+
+    @abstractmethod
+    def encode_frame(self, image: Tensor) -> Any:
+        """Features of one frame, computed once whatever the number of objects.
+
+        image   [B, 3, h, w] float, display-referred 0..1, already framed; the model normalises it
+        """
+
+    @abstractmethod
+    def decode(
+        self, features: Any, memory: MemoryReader, sensory: Tensor | None, *, update_sensory: bool = True
+    ) -> Decoded:
+        """Segment a frame from what `memory` says of it.
+
+        sensory   [B, O, CH, y, x] or None, as the plan has it
+        """
+
+    @abstractmethod
+    def encode_mask(
+        self, image: Tensor, features: Any, masks: Tensor, sensory: Tensor | None, *, deep_update: bool = False
+    ) -> Memorised:
+        """What this frame with these masks is remembered by.
+
+        masks     [B, O, h, w] 0..1, without the background
+        """
+
+    @abstractmethod
+    def aggregate(self, masks: Tensor) -> Tensor:
+        """Given masks [B, O, h, w] as the probabilities [B, O+1, h, w] the model would have given for them."""
+
+    def empty_sensory(self, batch: int, objects: int, y: int, x: int, like: Tensor) -> Tensor | None:
+        """The sensory memory of objects that were never seen: zeros, or None where the plan has none."""
+        if not self.plan.sensory_dim:
+            return None
+        return torch.zeros(
+            batch, objects, self.plan.sensory_dim, y, x, device=like.device, dtype=torch.float32
+        )

@@ -1,0 +1,134 @@
+"""Blocks of the STM line's decoders and fusers (STCN, XMem), in the published parameter names.
+
+Tensors are [B, C, y, x] for what belongs to the frame and [B, O, C, y, x] for what belongs to its objects.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def per_object(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a 2-D layer on [B, O, C, y, x], objects counted as batch."""
+    b, o = x.shape[:2]
+    y = layer(x.flatten(0, 1))
+    return y.view(b, o, *y.shape[1:])
+
+
+class ResBlock(nn.Module):
+    """conv2(relu(conv1(relu(x)))) + shortcut; no norm. The shortcut is a 3x3 on x itself where widths differ."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.downsample = None if in_dim == out_dim else nn.Conv2d(in_dim, out_dim, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return out + (x if self.downsample is None else self.downsample(x))
+
+    def fused(self, frame: Tensor, objects: Tensor) -> Tensor:
+        """The block on cat[frame, objects], the frame's share computed once for all objects.
+
+        A convolution of a concatenation is the sum of two convolutions, so only the order of rounding differs.
+        frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]
+        """
+        assert self.downsample is not None
+        b, o = objects.shape[:2]
+        flat = objects.flatten(0, 1)
+        out = _split_conv(self.conv1, F.relu(frame), F.relu(flat), o)
+        out = self.conv2(F.relu(out)) + _split_conv(self.downsample, frame, flat, o)
+        return out.view(b, o, *out.shape[1:])
+
+
+def _split_conv(conv: nn.Conv2d, frame: Tensor, objects: Tensor, o: int) -> Tensor:
+    """conv(cat[frame repeated, objects]) for frame [B, CF, ...] and objects [B*O, CO, ...]."""
+    cf = frame.shape[1]
+    if o == 1:
+        return conv(torch.cat([frame, objects], 1))
+    shared = F.conv2d(frame, conv.weight[:, :cf], conv.bias, padding=conv.padding)  # type: ignore[arg-type]
+    own = F.conv2d(objects, conv.weight[:, cf:], None, padding=conv.padding)  # type: ignore[arg-type]
+    b = frame.shape[0]
+    return (own.view(b, o, *own.shape[1:]) + shared[:, None]).flatten(0, 1)
+
+
+class ChannelGate(nn.Module):
+    """sigmoid(mlp(mean) + mlp(max)) per channel (CBAM, Woo et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = channels // reduction
+        self.mlp = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        return x * torch.sigmoid(gate)[:, :, None, None]
+
+
+class _SpatialConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3)
+
+
+class SpatialGate(nn.Module):
+    """sigmoid(7x7 conv of [max, mean] over channels) per position (CBAM)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = _SpatialConv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
+        return x * torch.sigmoid(self.spatial.conv(pooled))
+
+
+class CBAM(nn.Module):
+    """Channel gate, then spatial gate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.ChannelGate = ChannelGate(channels)
+        self.SpatialGate = SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.SpatialGate(self.ChannelGate(x))  # type: ignore[no-any-return]
+
+
+class FeatureFusion(nn.Module):
+    """Frame features and object features to one map per object: g = block1(cat); g = block2(g + CBAM(g))."""
+
+    def __init__(self, frame_dim: int, object_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.block1 = ResBlock(frame_dim + object_dim, out_dim)
+        self.attention = CBAM(out_dim)
+        self.block2 = ResBlock(out_dim, out_dim)
+
+    def forward(self, frame: Tensor, objects: Tensor) -> Tensor:
+        """frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]."""
+        g = self.block1.fused(frame, objects)
+        b, o = g.shape[:2]
+        g = g.flatten(0, 1)
+        g = self.block2(g + self.attention(g))
+        return g.view(b, o, *g.shape[1:])
+
+
+class UpsampleBlock(nn.Module):
+    """Twice the raster, with the frame's finer features added; the skip convolution runs once a frame."""
+
+    def __init__(self, skip_dim: int, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.skip_conv = nn.Conv2d(skip_dim, in_dim, 3, padding=1)
+        self.out_conv = ResBlock(in_dim, out_dim)
+
+    def forward(self, skip: Tensor, g: Tensor) -> Tensor:
+        """skip [B, CS, 2y, 2x], g [B, O, CI, y, x]; returns [B, O, CO, 2y, 2x]."""
+        b, o = g.shape[:2]
+        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
+        up = up.view(b, o, *up.shape[1:]) + self.skip_conv(skip)[:, None]
+        return per_object(self.out_conv, up)

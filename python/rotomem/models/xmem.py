@@ -1,0 +1,343 @@
+"""XMem (Cheng and Schwing, ECCV 2022), at its published size and as the narrow network rotomem ships.
+
+Section numbers are the paper's. Parameter names are those of the published checkpoint, so `XMem.pth` loads
+unchanged; widths are read back from a checkpoint by `XMemConfig.from_state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rotomem.models.interface import (
+    Decoded,
+    MemoryElements,
+    Memorised,
+    MemoryPlan,
+    MemoryReader,
+    Query,
+    VOSModel,
+)
+from rotomem.models.layers.aggregate import aggregate_logits
+from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, per_object
+from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
+from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
+
+
+@dataclass(frozen=True)
+class XMemConfig:
+    """Widths of the network; the defaults are the published ones (62.2 M parameters).
+
+    key_*     the frame encoder: stem width, planes and blocks per stage, kind of block
+    value_*   the mask encoder, basic blocks throughout
+    decoder   channels at stride 16, 8 and 4
+    update_dim    width inside the sensory update of the decoder
+    """
+
+    key_block: str = "bottleneck"
+    key_stem: int = 64
+    key_planes: tuple[int, int, int] = (64, 128, 256)
+    key_depths: tuple[int, int, int] = (3, 4, 6)
+    value_stem: int = 64
+    value_planes: tuple[int, int, int] = (64, 128, 256)
+    value_depths: tuple[int, int, int] = (2, 2, 2)
+    key_dim: int = 64
+    value_dim: int = 512
+    sensory_dim: int = 64
+    decoder: tuple[int, int, int] = (512, 256, 256)
+    update_dim: int = 256
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> XMemConfig:
+        """Widths as a checkpoint's shapes tell them. Raises KeyError where it is no XMem checkpoint."""
+
+        def rows(key: str) -> int:
+            return state_dict[key].shape[0]
+
+        def depth(prefix: str) -> int:
+            n = len(prefix)
+            return 1 + max(int(k[n:].split(".")[0]) for k in state_dict if k.startswith(prefix))
+
+        stages = ("key_encoder.res2.", "key_encoder.layer2.", "key_encoder.layer3.")
+        value_stages = tuple(f"value_encoder.layer{i}." for i in (1, 2, 3))
+        hidden = "decoder.hidden_update.transform.weight"
+        bottleneck = "key_encoder.res2.0.conv3.weight" in state_dict
+        return cls(
+            key_block="bottleneck" if bottleneck else "basic",
+            key_stem=rows("key_encoder.conv1.weight"),
+            key_planes=cast("tuple[int, int, int]", tuple(rows(f"{s}0.conv1.weight") for s in stages)),
+            key_depths=cast("tuple[int, int, int]", tuple(depth(s) for s in stages)),
+            value_stem=rows("value_encoder.conv1.weight"),
+            value_planes=cast("tuple[int, int, int]", tuple(rows(f"{s}0.conv1.weight") for s in value_stages)),
+            value_depths=cast("tuple[int, int, int]", tuple(depth(s) for s in value_stages)),
+            key_dim=rows("key_proj.key_proj.weight"),
+            value_dim=rows("value_encoder.fuser.block2.conv2.weight"),
+            sensory_dim=rows(hidden) // 3 if hidden in state_dict else 0,
+            decoder=(
+                rows("decoder.fuser.block2.conv2.weight"),
+                rows("decoder.up_16_8.out_conv.conv2.weight"),
+                rows("decoder.up_8_4.out_conv.conv2.weight"),
+            ),
+            update_dim=rows("decoder.hidden_update.g16_conv.weight") if hidden in state_dict else 0,
+        )
+
+
+XMEM_S = XMemConfig(
+    key_block="basic",
+    key_stem=32,
+    key_planes=(48, 96, 192),
+    key_depths=(2, 2, 2),
+    value_stem=24,
+    value_planes=(32, 64, 128),
+    value_depths=(1, 1, 1),
+    value_dim=128,
+    sensory_dim=32,
+    decoder=(192, 96, 48),
+    update_dim=64,
+)
+"""The narrow network whose weights come with rotomem."""
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Everything that belongs to a frame and not to its objects.
+
+    key, selection   [B, CK, y, x];  shrinkage [B, 1, y, x], >= 1
+    f16, f8, f4      [B, C, ...] at stride 16, 8 and 4
+    """
+
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+    f16: Tensor
+    f8: Tensor
+    f4: Tensor
+
+
+class KeyEncoder(nn.Module):
+    """Frame to features at strides 16, 8, 4 (section 3.5). The published names are mixed: res2, layer2, layer3."""
+
+    def __init__(self, config: XMemConfig) -> None:
+        super().__init__()
+        block = BLOCKS[config.key_block]
+        w2, w3, _ = out_widths(config.key_block, config.key_planes)
+        p2, p3, p4 = config.key_planes
+        d2, d3, d4 = config.key_depths
+        self.conv1 = nn.Conv2d(3, config.key_stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(config.key_stem)
+        self.res2 = make_stage(block, config.key_stem, p2, d2, 1)
+        self.layer2 = make_stage(block, w2, p3, d3, 2)
+        self.layer3 = make_stage(block, w3, p4, d4, 2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        f4 = self.res2(x)
+        f8 = self.layer2(f4)
+        return self.layer3(f8), f8, f4
+
+
+class KeyProjection(nn.Module):
+    """Key, shrinkage d^2 + 1 and selection sigmoid(e) of a frame (section 3.4, "anisotropic L2")."""
+
+    def __init__(self, in_dim: int, key_dim: int) -> None:
+        super().__init__()
+        self.key_proj = nn.Conv2d(in_dim, key_dim, 3, padding=1)
+        self.d_proj = nn.Conv2d(in_dim, 1, 3, padding=1)
+        self.e_proj = nn.Conv2d(in_dim, key_dim, 3, padding=1)
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(cast(Tensor, self.key_proj.bias))
+
+    def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shrinkage = self.d_proj(f16).float() ** 2 + 1
+        return self.key_proj(f16).float(), shrinkage, torch.sigmoid(self.e_proj(f16).float())
+
+
+def _sensory_step(transform: nn.Conv2d, g: Tensor, h: Tensor) -> Tensor:
+    """The recurrent cell of the sensory memory: h' = f h (1 - u) + u n (section 3.3, as published).
+
+    Unlike a GRU the candidate n does not see the forgotten state; the released weights were trained so.
+
+    g [B, O, C, y, x] what was seen, h [B, O, CH, y, x] the state; returns the new state, float32
+    """
+    values = per_object(transform, torch.cat([g, h.to(g.dtype)], 2)).float()
+    forget, update, new = values.chunk(3, dim=2)
+    forget, update = torch.sigmoid(forget), torch.sigmoid(update)
+    return forget * h.float() * (1 - update) + update * torch.tanh(new)
+
+
+def _sensory_transform(in_dim: int, sensory_dim: int) -> nn.Conv2d:
+    transform = nn.Conv2d(in_dim + sensory_dim, 3 * sensory_dim, 3, padding=1)
+    nn.init.xavier_normal_(transform.weight)
+    return transform
+
+
+class HiddenReinforcer(nn.Module):
+    """The deep update: the sensory memory sees a frame's value (section 3.3)."""
+
+    def __init__(self, value_dim: int, sensory_dim: int) -> None:
+        super().__init__()
+        self.transform = _sensory_transform(value_dim, sensory_dim)
+
+    def forward(self, value: Tensor, h: Tensor) -> Tensor:
+        return _sensory_step(self.transform, value, h)
+
+
+class ValueEncoder(nn.Module):
+    """Frame and mask of one object to its value (section 3.5); also the deep update (section 3.3)."""
+
+    def __init__(self, config: XMemConfig, f16_dim: int) -> None:
+        super().__init__()
+        basic = BLOCKS["basic"]
+        p2, p3, p4 = config.value_planes
+        d2, d3, d4 = config.value_depths
+        self.conv1 = nn.Conv2d(5, config.value_stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(config.value_stem)
+        self.layer1 = make_stage(basic, config.value_stem, p2, d2, 1)
+        self.layer2 = make_stage(basic, p2, p3, d3, 2)
+        self.layer3 = make_stage(basic, p3, p4, d4, 2)
+        self.fuser = FeatureFusion(f16_dim, p4, config.value_dim)
+        self.hidden_reinforce = (
+            HiddenReinforcer(config.value_dim, config.sensory_dim) if config.sensory_dim else None
+        )
+
+    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
+        """image [B, 3, h, w] normalised, f16 [B, C, y, x], masks [B, O, h, w]; returns [B, O, CV, y, x]."""
+        b, o = masks.shape[:2]
+        others = masks.sum(1, keepdim=True) - masks
+        if o == 1:
+            others = torch.zeros_like(masks)
+        picture = image[:, None].expand(b, o, *image.shape[1:])
+        g = torch.cat([picture, masks[:, :, None], others[:, :, None]], 2).flatten(0, 1)
+        g = F.relu(F.max_pool2d(self.bn1(self.conv1(g)), 3, 2, 1))
+        g = self.layer3(self.layer2(self.layer1(g)))
+        return self.fuser(f16, g.view(b, o, *g.shape[1:]))  # type: ignore[no-any-return]
+
+
+class HiddenUpdate(nn.Module):
+    """The decoder's share of the sensory update: its features of three strides at stride 16."""
+
+    def __init__(self, config: XMemConfig) -> None:
+        super().__init__()
+        g16, g8, g4 = config.decoder
+        self.g16_conv = nn.Conv2d(g16, config.update_dim, 1)
+        self.g8_conv = nn.Conv2d(g8, config.update_dim, 1)
+        self.g4_conv = nn.Conv2d(g4 + 1, config.update_dim, 1)
+        self.transform = _sensory_transform(config.update_dim, config.sensory_dim)
+
+    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, h: Tensor) -> Tensor:
+        g = (
+            per_object(self.g16_conv, g16)
+            + per_object(self.g8_conv, _area(g8, 2))
+            + per_object(self.g4_conv, _area(g4, 4))
+        )
+        return _sensory_step(self.transform, g, h)
+
+
+def _area(x: Tensor, ratio: int) -> Tensor:
+    """Mean over `ratio` x `ratio` pixels of [B, O, C, y, x]."""
+    b, o = x.shape[:2]
+    y = F.avg_pool2d(x.flatten(0, 1), ratio)
+    return y.view(b, o, *y.shape[1:])
+
+
+class Decoder(nn.Module):
+    """Readout and sensory memory to a logit per object at stride 4 (section 3.5)."""
+
+    def __init__(self, config: XMemConfig) -> None:
+        super().__init__()
+        w4, w8, w16 = out_widths(config.key_block, config.key_planes)
+        d16, d8, d4 = config.decoder
+        self.fuser = FeatureFusion(w16, config.value_dim + config.sensory_dim, d16)
+        self.hidden_update = HiddenUpdate(config) if config.sensory_dim else None
+        self.up_16_8 = UpsampleBlock(w8, d16, d8)
+        self.up_8_4 = UpsampleBlock(w4, d8, d4)
+        self.pred = nn.Conv2d(d4, 1, 3, padding=1)
+
+    def forward(
+        self, features: FrameFeatures, readout: Tensor, sensory: Tensor | None, update: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, O, h/4, w/4] and the new sensory state, None where it is not updated."""
+        if sensory is not None:
+            readout = torch.cat([readout, sensory.to(readout.dtype)], 2)
+        g16 = self.fuser(features.f16, readout)
+        g8 = self.up_16_8(features.f8, g16)
+        g4 = self.up_8_4(features.f4, g8)
+        logits = per_object(self.pred, F.relu(g4))
+        if update and self.hidden_update is not None and sensory is not None:
+            sensory = self.hidden_update(g16, g8, torch.cat([g4, logits], 2), sensory)
+        else:
+            sensory = None
+        return logits[:, :, 0], sensory
+
+
+class XMem(VOSModel):
+    """The network of XMem; its three memories live in the engine."""
+
+    def __init__(self, config: XMemConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or XMemConfig()
+        f16_dim = out_widths(config.key_block, config.key_planes)[2]
+        self.key_encoder = KeyEncoder(config)
+        self.value_encoder = ValueEncoder(config, f16_dim)
+        self.key_proj = KeyProjection(f16_dim, config.key_dim)
+        self.decoder = Decoder(config)
+        self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.framing = PadToStride(16, IMAGENET_MEAN)
+        self.plan = MemoryPlan(
+            key_dim=config.key_dim,
+            value_dim=config.value_dim,
+            similarity="anisotropic_l2",
+            top_k=30,
+            sensory_dim=config.sensory_dim,
+            consolidates=True,
+        )
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        return (image - cast(Tensor, self._mean)) / cast(Tensor, self._std)
+
+    def encode_frame(self, image: Tensor) -> FrameFeatures:
+        """image [B, 3, h, w] 0..1, h and w multiples of 16."""
+        f16, f8, f4 = self.key_encoder(self._normalise(image))
+        key, shrinkage, selection = self.key_proj(f16)
+        return FrameFeatures(key, shrinkage, selection, f16, f8, f4)
+
+    def decode(
+        self,
+        features: FrameFeatures,
+        memory: MemoryReader,
+        sensory: Tensor | None,
+        *,
+        update_sensory: bool = True,
+    ) -> Decoded:
+        """See VOSModel.decode."""
+        readout = memory.read(Query(features.key, features.selection))
+        logits, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
+        logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
+        aggregated = aggregate_logits(torch.sigmoid(logits))
+        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory)
+
+    def encode_mask(
+        self,
+        image: Tensor,
+        features: FrameFeatures,
+        masks: Tensor,
+        sensory: Tensor | None,
+        *,
+        deep_update: bool = False,
+    ) -> Memorised:
+        """See VOSModel.encode_mask."""
+        value = self.value_encoder(self._normalise(image), features.f16, masks)
+        reinforce = self.value_encoder.hidden_reinforce
+        updated = reinforce(value, sensory) if deep_update and reinforce is not None else None
+        elements = MemoryElements(features.key, value.float(), features.shrinkage, features.selection)
+        return Memorised((elements,), updated)
+
+    def aggregate(self, masks: Tensor) -> Tensor:
+        """See VOSModel.aggregate; a hard mask becomes probabilities of 1 - 1e-14 and 1e-14."""
+        return torch.softmax(aggregate_logits(masks), 1)
