@@ -1,0 +1,19 @@
+"""Operations on the memory: similarity, affinity, readout, consolidation, forgetting. Torch tensors, batch first."""
+
+from __future__ import annotations
+
+from rotomem.ops import backend
+from rotomem.ops.affinity import affinity, similarity
+from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
+from rotomem.ops.readout import Readout, read_memory
+
+__all__ = [
+    "Prototypes",
+    "Readout",
+    "affinity",
+    "backend",
+    "consolidate",
+    "keep_most_used",
+    "read_memory",
+    "similarity",
+]

@@ -1,0 +1,136 @@
+"""Which implementation of the ops runs, why, and how to force one.
+
+`ROTOMEM_BACKEND` or `use(...)` names one of
+
+    auto             native kernels for float32 tensors on the CPU that need no gradient, torch for the rest
+    native           the native kernels with the widest instructions of this machine
+    native-portable  the native kernels without vector extensions; -avx2 and -avx512 likewise
+    torch            plain torch: any device and type, differentiable
+
+A forced backend never gives way to another: what it cannot do is a BackendError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+from rotomem.errors import BackendError
+
+try:
+    from rotomem import _kernels
+except ImportError as error:  # a checkout without a build, or a build for another Python
+    _kernels = None
+    _why_absent = str(error)
+else:
+    _why_absent = ""
+
+NAMES = ("auto", "native", "native-portable", "native-avx2", "native-avx512", "torch")
+
+_forced: ContextVar[str | None] = ContextVar("rotomem_backend", default=None)
+
+
+def _asked() -> tuple[str, str]:
+    """The name asked for, and who asked."""
+    forced = _forced.get()
+    if forced is not None:
+        return forced, "backend.use"
+    named = os.environ.get("ROTOMEM_BACKEND", "").strip().lower()
+    return (named, "ROTOMEM_BACKEND") if named else ("auto", "default")
+
+
+def _resolve(name: str) -> str:
+    """What `name` means on this machine: "torch" or "native-<instructions>"; BackendError where it is absent."""
+    if name not in NAMES:
+        raise BackendError(f"no backend called {name!r}", remedy=f"use one of {', '.join(NAMES)}")
+    if name == "torch" or (name == "auto" and _kernels is None):
+        return "torch"
+    if _kernels is None:
+        raise BackendError(
+            f"backend {name} is forced, but the native kernels are not there: {_why_absent}",
+            remedy="build them with `pip install -e .`, or set ROTOMEM_BACKEND=torch",
+        )
+    present = _kernels.instruction_sets()
+    if name in ("auto", "native"):
+        return f"native-{present[-1]}"
+    wanted = name.removeprefix("native-")
+    if wanted not in present:
+        raise BackendError(
+            f"backend {name} is forced, but this processor or build has only {', '.join(present)}",
+            remedy="set ROTOMEM_BACKEND=native or auto",
+        )
+    return name
+
+
+def current() -> str:
+    """The backend for float32 tensors on the CPU without gradient: "torch" or "native-<instructions>".
+
+    Raises BackendError where a forced backend is absent or unknown.
+    """
+    return _resolve(_asked()[0])
+
+
+def available() -> tuple[str, ...]:
+    """Every concrete backend of this machine, plain ones first: "torch", then "native-portable", ..."""
+    if _kernels is None:
+        return ("torch",)
+    return ("torch", *(f"native-{name}" for name in _kernels.instruction_sets()))
+
+
+def explain() -> str:
+    """One sentence for a log: which backend runs and why."""
+    name, origin = _asked()
+    chosen = _resolve(name)
+    if name != "auto":
+        return f"{chosen}: forced by {origin}={name}"
+    if chosen == "torch":
+        return f"torch: the native kernels are not built ({_why_absent})"
+    return f"{chosen}: the widest instructions of this machine; torch for other devices, types and gradients"
+
+
+@contextmanager
+def use(name: str) -> Iterator[str]:
+    """Force a backend inside a `with` block of this thread; yields what it resolves to.
+
+    Raises BackendError where it is absent or unknown.
+    """
+    resolved = _resolve(name)
+    token = _forced.set(name)
+    try:
+        yield resolved
+    finally:
+        _forced.reset(token)
+
+
+def choose(*tensors: Tensor | None) -> str | None:
+    """The instruction set with which the native kernels take these tensors, or None: torch takes them.
+
+    Raises BackendError where a native backend is forced and cannot take them.
+    """
+    name = _asked()[0]
+    chosen = _resolve(name)
+    if chosen == "torch":
+        return None
+    given = [t for t in tensors if t is not None]
+    trouble = ""
+    if any(t.device.type != "cpu" for t in given):
+        trouble = "a tensor is not on the CPU"
+    elif torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        trouble = "a gradient is needed"
+    elif any(t.dtype == torch.float64 for t in given):
+        trouble = "a tensor is float64 and would lose precision"
+    elif name == "auto" and any(t.is_floating_point() and t.dtype != torch.float32 for t in given):
+        return None
+    if not trouble:
+        return chosen.removeprefix("native-")
+    if name == "auto":
+        return None
+    raise BackendError(
+        f"backend {chosen} is forced, but {trouble}",
+        remedy="set ROTOMEM_BACKEND=auto or torch, or call under torch.no_grad() with float32 CPU tensors",
+    )
