@@ -1,0 +1,1 @@
+"""Files in and out: plates, colour, key masks, mattes."""
