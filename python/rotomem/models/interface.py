@@ -156,10 +156,15 @@ class VOSModel(nn.Module, ABC):
 
     plan      declared once; may not change while a session runs
     framing   how pictures are brought to the network's raster
+    compute_dtype   type of the convolutions at inference; memory, masks and probabilities stay float32
+    name, weights_hash   what a matte's metadata says of its origin
     """
 
     plan: MemoryPlan
     framing: Framing
+    compute_dtype: torch.dtype = torch.float32
+    name: str = "unnamed"
+    weights_hash: str = ""
 
     @abstractmethod
     def encode_frame(self, image: Tensor) -> Any:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rotomem.models.interface import (
     Decoded,
-    MemoryElements,
     Memorised,
+    MemoryElements,
     MemoryPlan,
     MemoryReader,
     Query,

@@ -1,0 +1,1 @@
+"""The engine: one shot through a model and its memories."""

@@ -1,0 +1,322 @@
+"""Working, long-term and permanent memory of one shot behind one MemoryBank (XMem, sections 3.2 and 3.3).
+
+All elements of a layer lie in one pool, each marked with the store it belongs to. Keys, shrinkage, selection and
+usage are shared by all objects; values are per object. Objects that appeared on the same frame form a bucket:
+they have seen the same elements, so one `valid` row per bucket says which elements of the pool they may read.
+Nothing is ever matched by position from the end, so a late object's values stay with their keys whatever is
+consolidated or forgotten around them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from rotomem.errors import EmptyMemoryError, UsageError
+from rotomem.models.interface import MemoryElements, MemoryPlan, Query
+from rotomem.ops.readout import read_memory
+
+# Life of an element that no query has met yet, so that usage / life is 0 and not 0/0 (XMem's own value).
+_NEWBORN = 1e-7
+
+
+class Store(IntEnum):
+    """Which memory an element belongs to."""
+
+    LONG_TERM = 0
+    WORKING = 1
+    PERMANENT = 2
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """Sizes of the memories; the defaults are XMem's (section 4, "Implementation details").
+
+    mem_every            frames between two memory frames, >= 1
+    top_k                elements a query attends to; None is a full softmax
+    min_working_frames   frames that stay in working memory when it is consolidated, the first one counted
+    max_working_frames   frames at which working memory is consolidated, the first one counted
+    prototypes           elements made by one consolidation
+    max_long_term        elements long-term memory may hold
+    long_term            False keeps every memory frame in working memory, which then grows with the shot
+    """
+
+    mem_every: int = 5
+    top_k: int | None = 30
+    min_working_frames: int = 5
+    max_working_frames: int = 10
+    prototypes: int = 128
+    max_long_term: int = 10000
+    long_term: bool = True
+
+    def __post_init__(self) -> None:
+        def at_least(name: str, least: int) -> None:
+            value = getattr(self, name)
+            if value < least:
+                raise UsageError(f"{name} is {value}", remedy=f"give {least} or more")
+
+        at_least("mem_every", 1)
+        at_least("min_working_frames", 1)
+        at_least("max_working_frames", 2)
+        at_least("prototypes", 1)
+        if self.top_k is not None:
+            at_least("top_k", 1)
+        if self.max_working_frames <= self.min_working_frames:
+            raise UsageError(
+                f"max_working_frames is {self.max_working_frames}, min_working_frames {self.min_working_frames}",
+                remedy="the maximum must be larger, or nothing could be consolidated",
+            )
+        if self.max_long_term < self.prototypes:
+            raise UsageError(
+                f"max_long_term is {self.max_long_term}, prototypes {self.prototypes}",
+                remedy="long-term memory must hold at least one consolidation",
+            )
+
+
+@dataclass
+class Bucket:
+    """Objects that appeared on the same frame.
+
+    value    [O, capacity, CV] float32, rows of elements they have not seen are zero and never read
+    valid    [capacity] bool, elements they have seen
+    """
+
+    value: Tensor
+    valid: Tensor
+
+    @property
+    def objects(self) -> int:
+        return self.value.shape[0]
+
+
+@dataclass
+class Pool:
+    """Elements of one layer; the first `size` rows of every tensor are in use.
+
+    key [capacity, CK], shrinkage [capacity], selection [capacity, CK], use and life [capacity] float32;
+    store [capacity] int8 and frame [capacity] int64 (the step an element was memorised on; prototypes: -1)
+    """
+
+    plan: MemoryPlan
+    device: torch.device
+    size: int = 0
+    capacity: int = 0
+    buckets: list[Bucket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._rows: dict[str, Tensor] = {}
+        for name, shape, dtype in (
+            ("key", (self.plan.key_dim,), torch.float32),
+            ("selection", (self.plan.key_dim,), torch.float32),
+            ("shrinkage", (), torch.float32),
+            ("use", (), torch.float32),
+            ("life", (), torch.float32),
+            ("store", (), torch.int8),
+            ("frame", (), torch.int64),
+        ):
+            self._rows[name] = torch.zeros((0, *shape), dtype=dtype, device=self.device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One of the shared columns, cut to the elements in use."""
+        return self._rows[name][: self.size]
+
+    def of(self, store: Store) -> Tensor:
+        """[size] bool: elements of one store."""
+        return self["store"] == int(store)
+
+    def usage(self) -> Tensor:
+        """[size]: affinity received per frame alive (section 3.3, "prototype selection")."""
+        return self["use"] / self["life"]
+
+    def reserve(self, count: int) -> None:
+        """Make room for `count` elements in all, growing by half so that copies stay rare."""
+        if count <= self.capacity:
+            return
+        self.capacity = max(count, self.capacity + self.capacity // 2)
+        for name, rows in self._rows.items():
+            self._rows[name] = _grown(rows, self.capacity, 0, self.size)
+        for bucket in self.buckets:
+            bucket.value = _grown(bucket.value, self.capacity, 1, self.size)
+            bucket.valid = _grown(bucket.valid, self.capacity, 0, self.size)
+
+    def append(
+        self,
+        key: Tensor,
+        shrinkage: Tensor | None,
+        selection: Tensor | None,
+        values: list[Tensor],
+        valid: list[Tensor | None],
+        store: Store,
+        step: int,
+    ) -> None:
+        """Add n elements.
+
+        key [n, CK], shrinkage [n] or None (ones), selection [n, CK] or None (ones);
+        values: [O, n, CV] a bucket; valid: [n] bool a bucket, None for all
+        """
+        n = key.shape[0]
+        self.reserve(self.size + n)
+        span = slice(self.size, self.size + n)
+        for name, rows in (
+            ("key", key),
+            ("shrinkage", 1.0 if shrinkage is None else shrinkage),
+            ("selection", 1.0 if selection is None else selection),
+            ("use", 0.0),
+            ("life", _NEWBORN),
+            ("store", int(store)),
+            ("frame", step),
+        ):
+            self._rows[name][span] = rows
+        for bucket, value, seen in zip(self.buckets, values, valid, strict=True):
+            bucket.value[:, span] = value
+            bucket.valid[span] = True if seen is None else seen
+        self.size += n
+
+    def keep(self, mask: Tensor) -> None:
+        """Let every element go where `mask` [size] is False; the others close up in order."""
+        index = mask.nonzero()[:, 0]
+        n = index.shape[0]
+        for rows in self._rows.values():
+            rows[:n] = rows[: self.size][index]
+        for bucket in self.buckets:
+            bucket.value[:, :n] = bucket.value[:, : self.size][:, index]
+            bucket.valid[:n] = bucket.valid[: self.size][index]
+            bucket.valid[n:] = False
+        self.size = n
+
+    def add_bucket(self, objects: int) -> None:
+        """Room for objects that have seen none of the elements so far."""
+        shape = (objects, self.capacity, self.plan.value_dim)
+        self.buckets.append(
+            Bucket(
+                torch.zeros(shape, device=self.device),
+                torch.zeros(self.capacity, dtype=torch.bool, device=self.device),
+            )
+        )
+
+    def remove_row(self, row: int) -> None:
+        """Forget the object in row `row`; elements that nobody can read any more go with it."""
+        for i, bucket in enumerate(self.buckets):
+            if row < bucket.objects:
+                bucket.value = torch.cat([bucket.value[:row], bucket.value[row + 1 :]])
+                if bucket.objects == 0:
+                    del self.buckets[i]
+                break
+            row -= bucket.objects
+        seen = torch.zeros(self.size, dtype=torch.bool, device=self.device)
+        for bucket in self.buckets:
+            seen |= bucket.valid[: self.size]
+        if not bool(seen.all()):
+            self.keep(seen)
+
+
+def _grown(rows: Tensor, capacity: int, dim: int, used: int) -> Tensor:
+    shape = list(rows.shape)
+    shape[dim] = capacity
+    grown = rows.new_zeros(shape)
+    grown.narrow(dim, 0, used).copy_(rows.narrow(dim, 0, used))
+    return grown
+
+
+class MemoryBank:
+    """What a session remembers of its shot, for every layer of its model.
+
+    The number of elements is bounded by the settings and by the keys the artist pins, never by the length of
+    the shot (unless `long_term` is off).
+    """
+
+    def __init__(self, plan: MemoryPlan, settings: MemorySettings, device: torch.device) -> None:
+        if plan.keys_per_object or plan.slots is not None or plan.latest_frame:
+            raise UsageError(
+                "this memory bank holds shared keys and growing memories only",
+                remedy="models with keys per object, fixed slots or a latest-frame memory are not supported yet",
+            )
+        self.plan = plan
+        self.settings = settings
+        self.layers = [Pool(plan, device) for _ in range(plan.layers)]
+
+    @property
+    def size(self) -> int:
+        """Elements in the first layer."""
+        return self.layers[0].size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all tensors, spare capacity included."""
+        total = 0
+        for pool in self.layers:
+            tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid))]
+            total += sum(t.numel() * t.element_size() for t in tensors)
+        return total
+
+    def add_objects(self, count: int) -> None:
+        """Rows for `count` objects that appear now."""
+        for pool in self.layers:
+            pool.add_bucket(count)
+
+    def remove_object(self, row: int) -> None:
+        """Forget the object in a row; later rows close up."""
+        for pool in self.layers:
+            pool.remove_row(row)
+
+    def memorise(self, elements: tuple[MemoryElements, ...], *, permanent: bool, step: int) -> None:
+        """Keep what one frame leaves: for good where the artist drew it, else in working memory.
+
+        elements   one a layer, batch 1, values of all objects in row order
+        """
+        store = Store.PERMANENT if permanent else Store.WORKING
+        for pool, e in zip(self.layers, elements, strict=True):
+            values = e.value[0].flatten(2).transpose(1, 2)  # [O, n, CV]
+            rows = torch.split(values, [b.objects for b in pool.buckets])
+            pool.append(
+                _columns(e.key),
+                None if e.shrinkage is None else _columns(e.shrinkage)[:, 0],
+                None if e.selection is None else _columns(e.selection),
+                list(rows),
+                [None] * len(rows),
+                store,
+                step,
+            )
+
+    def read(self, query: Query, *, layer: int = 0) -> Tensor:
+        """Readout [1, O, CV, y, x] for every object; usage is counted on the way (section 3.3).
+
+        Usage is what the oldest objects attend to: they alone have seen every element.
+        Raises EmptyMemoryError before the first mask.
+        """
+        pool = self.layers[layer]
+        if pool.size == 0:
+            raise EmptyMemoryError("memory was read before the first mask", remedy="step a frame with a mask first")
+        y, x = query.key.shape[-2:]
+        key, shrinkage = pool["key"].T[None], pool["shrinkage"][None]
+        anisotropic = self.plan.similarity == "anisotropic_l2"
+        selection = query.selection.flatten(2) if query.selection is not None else None
+        count = self.settings.long_term and self.plan.consolidates
+        parts = []
+        for i, bucket in enumerate(pool.buckets):
+            valid = bucket.valid[: pool.size]
+            result = read_memory(
+                key,
+                query.key.flatten(2),
+                bucket.value[:, : pool.size].transpose(1, 2)[None],
+                shrinkage=shrinkage if anisotropic else None,
+                selection=selection,
+                top_k=self.settings.top_k,
+                similarity=self.plan.similarity,
+                valid=None if bool(valid.all()) else valid[None],
+                need_usage=count and i == 0,
+            )
+            if result.usage is not None:
+                pool["use"].add_(result.usage[0])
+                pool["life"].add_(1)
+            parts.append(result.readout)
+        readout = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return readout.view(1, -1, self.plan.value_dim, y, x)
+
+
+def _columns(x: Tensor) -> Tensor:
+    """[1, C, y, x] as [y*x, C]."""
+    return x[0].flatten(1).T

@@ -1,0 +1,303 @@
+"""One shot, frame by frame: encode, read, decode, memorise (XMem, sections 3.1 to 3.4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rotomem.engine.consolidation import consolidate_if_full
+from rotomem.engine.geometry import fit, from_network, to_network
+from rotomem.engine.memory import MemoryBank, MemorySettings
+from rotomem.engine.objects import ObjectRows
+from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
+from rotomem.models.interface import MemoryElements, Query, VOSModel
+from rotomem.types import ObjectId
+
+
+class Session:
+    """A shot being tracked: give it frames in order, some with masks, and it says where the objects are.
+
+    Masks may come on any step; objects may appear on any of them. Frames with a mask stay in memory for good;
+    the memory is bounded whatever the length of the shot. The same steps give the same bytes.
+
+    model                from `load_model` or `build_model`
+    mem_every            frames between two memory frames
+    top_k                elements a position attends to; None is a full softmax
+    min_working_frames, max_working_frames   working memory shrinks to the first number on reaching the second
+    prototypes           long-term elements made each time
+    max_long_term        long-term elements kept; the least used go first
+    long_term            False keeps every memory frame, so memory grows with the shot
+    deep_update_every    frames between deep updates of the sensory memory; negative: on every memory frame
+    size                 shorter side of the picture the network sees; None or a size above the picture's own
+                         leaves it as it is
+
+    Raises UsageError where sizes contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: VOSModel,
+        *,
+        mem_every: int = 5,
+        top_k: int | None = 30,
+        min_working_frames: int = 5,
+        max_working_frames: int = 10,
+        prototypes: int = 128,
+        max_long_term: int = 10000,
+        long_term: bool = True,
+        deep_update_every: int = -1,
+        size: int | None = 480,
+    ) -> None:
+        if size is not None and size < model.plan.stride:
+            raise UsageError(f"size is {size}", remedy=f"give {model.plan.stride} or more, or None")
+        self.model = model.eval()
+        self.settings = MemorySettings(
+            mem_every=mem_every,
+            top_k=top_k,
+            min_working_frames=min_working_frames,
+            max_working_frames=max_working_frames,
+            prototypes=prototypes,
+            max_long_term=max_long_term,
+            long_term=long_term,
+        )
+        self.size = size
+        self.deep_update_every = deep_update_every
+        self.timings: dict[str, float] = {}
+        """Seconds spent so far in encode_frame, memory_read, decode, encode_mask and memorise."""
+        self._device = next(model.parameters()).device
+        self.memory = MemoryBank(model.plan, self.settings, self._device)
+        self._rows = ObjectRows()
+        self._sensory: Tensor | None = None
+        self._shape: tuple[int, int] | None = None
+        self._step = -1
+        self._last_memory = 0
+        self._last_deep = 0
+
+    @property
+    def objects(self) -> tuple[ObjectId, ...]:
+        """Ids of the objects known by now, in order of first appearance: the rows of what `step` returns."""
+        return self._rows.ids
+
+    @torch.inference_mode()
+    def step(
+        self,
+        image: NDArray[np.float32] | Tensor,
+        mask: NDArray[Any] | Tensor | None = None,
+        *,
+        objects: Sequence[ObjectId] | None = None,
+        last: bool = False,
+    ) -> NDArray[np.float32]:
+        """Take the next frame and tell where every object is on it.
+
+        image     [H, W, 3] float32, display-referred 0..1; the same size on every step
+        mask      [H, W] uint8 label map (0 background), or [O, H, W] float coverage 0..1, a row per id of `objects`
+        objects   ids this mask speaks for; default: those in the label map. An id spoken for without a pixel is
+                  absent on this frame; a known object that is not spoken for is segmented as usual.
+        last      this is the shot's last frame: nothing is memorised
+        returns   [O+1, H, W] float32 probabilities that sum to 1, background first, then `self.objects`
+
+        Raises EmptyMemoryError before the first mask; ShapeError naming the argument and the sizes;
+        MemoryStateError where a mask brings back an object that was removed.
+        """
+        picture, height, width = self._picture(image)
+        given, ids = self._given(mask, objects, height, width)
+        if not len(self._rows) and given is None:
+            raise EmptyMemoryError(
+                "the session has seen no mask yet", remedy="give a mask with the first step of a shot"
+            )
+        self._shape = (height, width)
+        self._step += 1
+        known = len(self._rows)
+        new = self._rows.add(ids)
+        if new:
+            self.memory.add_objects(len(new))
+
+        is_memory = (given is not None or self._step - self._last_memory >= self.settings.mem_every) and not last
+        every_memory = self.deep_update_every < 0
+        deep_due = is_memory if every_memory else self._step - self._last_deep >= self.deep_update_every
+        is_deep = deep_due and not last
+        # With deep updates on every memory frame these replace the decoder's update there, as published.
+        update_sensory = not last and not (every_memory and is_deep)
+
+        with self._precision():
+            with self._timed("encode_frame"):
+                features = self.model.encode_frame(picture)
+            segmented = None
+            if known and not set(self._rows.ids) <= set(ids):
+                segmented = self._segment(features, known, update_sensory)
+            probabilities = self._merge(segmented, given, ids, known)
+            self._grow_sensory(len(new), probabilities)
+            if is_memory:
+                with self._timed("encode_mask"):
+                    memorised = self.model.encode_mask(
+                        picture, features, probabilities[:, 1:], self._sensory, deep_update=is_deep
+                    )
+                with self._timed("memorise"):
+                    self.memory.memorise(memorised.elements, permanent=given is not None, step=self._step)
+                    consolidate_if_full(self.memory)
+                self._last_memory = self._step
+                if is_deep and memorised.sensory is not None:
+                    self._sensory = memorised.sensory
+                    self._last_deep = self._step
+
+        result = self.model.framing.restore(probabilities, *self._network_size(height, width))
+        return from_network(result[0], height, width).cpu().numpy()
+
+    def remove(self, object_id: ObjectId) -> None:
+        """Forget an object: its row, its values, its sensory memory. Other objects are not touched.
+
+        Raises MemoryStateError for an unknown id.
+        """
+        row = self._rows.remove(object_id)
+        self.memory.remove_object(row)
+        if self._sensory is not None:
+            self._sensory = torch.cat([self._sensory[:, :row], self._sensory[:, row + 1 :]], 1)
+
+    def _segment(self, features: Any, known: int, update_sensory: bool) -> Tensor:
+        """Probabilities [1, known+1, h, w] of the objects that memory knows."""
+        reader = _TimedReader(self.memory, self.timings)
+        with self._timed("decode"):
+            decoded = self.model.decode(features, reader, self._sensory, update_sensory=update_sensory)
+        self.timings["decode"] -= reader.seconds
+        if update_sensory and decoded.sensory is not None:
+            self._sensory = decoded.sensory
+        return decoded.probabilities
+
+    def _merge(
+        self, segmented: Tensor | None, given: Tensor | None, ids: Sequence[ObjectId], known: int
+    ) -> Tensor:
+        """What holds on this frame [1, O+1, h, w]: the mask for the objects it speaks for, the network for others."""
+        if given is None:
+            assert segmented is not None
+            return segmented
+        masks = given.new_zeros(1, len(self._rows), *given.shape[-2:])
+        if segmented is not None:
+            # What the artist drew hides what the network saw there, for all objects.
+            masks[:, :known] = segmented[:, 1:] * (1 - given.sum(1, keepdim=True).clamp(0, 1))
+        for i, object_id in enumerate(ids):
+            masks[:, self._rows.row(object_id)] = given[:, i]
+        return self.model.aggregate(masks)
+
+    def _grow_sensory(self, new: int, like: Tensor) -> None:
+        stride = self.model.plan.stride
+        y, x = -(-like.shape[-2] // stride), -(-like.shape[-1] // stride)
+        zeros = self.model.empty_sensory(1, new, y, x, like) if new else None
+        if zeros is not None:
+            self._sensory = zeros if self._sensory is None else torch.cat([self._sensory, zeros], 1)
+
+    def _network_size(self, height: int, width: int) -> tuple[int, int]:
+        return (height, width) if self.size is None else fit(height, width, self.size)
+
+    def _picture(self, image: NDArray[np.float32] | Tensor) -> tuple[Tensor, int, int]:
+        """The framed network picture [1, 3, h, w], and the size of the one that came."""
+        tensor = torch.as_tensor(image)
+        if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
+            raise ShapeError(f"image is {tuple(tensor.shape)}, expected [H, W, 3]", step=self._step + 1)
+        if not tensor.is_floating_point():
+            raise ShapeError(
+                f"image is {tensor.dtype}, expected float32 in 0..1",
+                remedy="divide 8-bit pictures by 255",
+                step=self._step + 1,
+            )
+        height, width = tensor.shape[:2]
+        if self._shape is not None and self._shape != (height, width):
+            raise ShapeError(
+                f"image is {width}x{height}, the session's first was {self._shape[1]}x{self._shape[0]}",
+                remedy="start a new session where the picture changes size",
+                step=self._step + 1,
+            )
+        network = to_network(tensor.to(self._device, torch.float32), *self._network_size(height, width))
+        framed = self.model.framing.image(network.permute(2, 0, 1)[None])
+        return framed.contiguous(memory_format=torch.channels_last), height, width
+
+    def _given(
+        self,
+        mask: NDArray[Any] | Tensor | None,
+        objects: Sequence[ObjectId] | None,
+        height: int,
+        width: int,
+    ) -> tuple[Tensor | None, tuple[ObjectId, ...]]:
+        """The mask as framed coverage [1, O, h, w], and the ids of its rows; checked before anything changes."""
+        if mask is None:
+            if objects is not None:
+                raise UsageError("objects without a mask", remedy="give the mask that speaks for them")
+            return None, ()
+        tensor = torch.as_tensor(mask)
+        if tensor.shape[-2:] != (height, width) or tensor.ndim not in (2, 3):
+            raise ShapeError(
+                f"mask is {tuple(tensor.shape)}, expected [{height}, {width}] or [O, {height}, {width}]",
+                step=self._step + 1,
+            )
+        if tensor.ndim == 2:
+            if tensor.is_floating_point():
+                raise ShapeError(
+                    f"mask is {tensor.dtype}, expected a uint8 label map",
+                    remedy="give coverage as [O, H, W] with objects=",
+                    step=self._step + 1,
+                )
+            found = tuple(int(i) for i in torch.unique(tensor) if i > 0)
+            ids = found if objects is None else tuple(objects)
+            if stray := set(found) - set(ids):
+                raise UsageError(
+                    f"the mask holds labels {sorted(stray)} that objects= does not name", step=self._step + 1
+                )
+            coverage = torch.stack([(tensor == i).float() for i in ids]) if ids else None
+        else:
+            if objects is None or len(objects) != tensor.shape[0]:
+                raise ShapeError(
+                    f"mask has {tensor.shape[0]} rows, objects names {0 if objects is None else len(objects)}",
+                    remedy="pass one object id per row",
+                    step=self._step + 1,
+                )
+            ids, coverage = tuple(objects), tensor.float() if len(objects) else None
+        if len(set(ids)) != len(ids) or any(i < 1 for i in ids):
+            raise UsageError(f"objects {list(ids)} must be different ids of 1 or more", step=self._step + 1)
+        if coverage is None:
+            return None, ()
+        if not bool(torch.isfinite(coverage).all()) or coverage.min() < 0 or coverage.max() > 1:
+            raise ShapeError("mask coverage must lie in 0..1", step=self._step + 1)
+        if gone := self._rows.removed.intersection(ids):
+            raise MemoryStateError(
+                f"object {min(gone)} was removed from this session",
+                remedy="give the returning object a new id, or start a new session",
+            )
+        network = to_network(coverage.to(self._device).permute(1, 2, 0), *self._network_size(height, width))
+        return self.model.framing.mask(network.permute(2, 0, 1)[None]), ids
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+    def _precision(self) -> Any:
+        dtype = self.model.compute_dtype
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self._device.type, dtype)
+
+
+class _TimedReader:
+    """The bank as the model sees it, with the seconds spent reading."""
+
+    def __init__(self, bank: MemoryBank, timings: dict[str, float]) -> None:
+        self._bank = bank
+        self._timings = timings
+        self.seconds = 0.0
+
+    def read(self, query: Query, *, layer: int = 0) -> Tensor:
+        start = time.perf_counter()
+        with torch.autocast(query.key.device.type, enabled=False):
+            readout = self._bank.read(query, layer=layer)
+        spent = time.perf_counter() - start
+        self.seconds += spent
+        self._timings["memory_read"] = self._timings.get("memory_read", 0.0) + spent
+        return readout
+
+    def latest(self, *, layer: int = 0) -> MemoryElements:
+        raise MemoryStateError("this session keeps no latest frame", remedy="use a model that does not ask for it")
