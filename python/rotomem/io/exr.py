@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,8 +32,8 @@ MAX_CHANNELS = 4096
 MAX_READ_BYTES = 8 << 30
 
 STILL_SUFFIXES = frozenset(
-    ".exr .sxr .png .tif .tiff .jpg .jpeg .dpx .cin .tga .bmp .webp .jp2 .j2k .jxl .hdr .psd .sgi .rgb .iff "
-    ".pnm .ppm .pgm".split()  # noqa: SIM905
+    ".exr .sxr .png .tif .tiff .jpg .jpeg .dpx .cin .tga .bmp .webp .jp2 .j2k .jxl .hdr .psd .sgi .rgb .iff "  # noqa: SIM905
+    ".pnm .ppm .pgm".split()
 )
 
 COLOUR_ATTRIBUTES = frozenset(
@@ -168,6 +168,7 @@ class StillHeader:
     metadata: Mapping[str, object]
     colour_hints: Mapping[str, object]
     subsampled: bool = False
+    orientation: int = 1
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -262,6 +263,7 @@ def read_still(
     layer: str | None = None,
     view: str | None = None,
     header: StillHeader | None = None,
+    select: Callable[[StillHeader], Sequence[Channel]] | None = None,
 ) -> Still:
     """Read named channels of any picture in their own type, never converted, never premultiplied.
 
@@ -269,6 +271,7 @@ def read_still(
     layer      '' or 'rgba' for the picture itself, else a layer or part name; only used where `channels` is None
     view       a view of a multi-view file; None: its first
     header     this file's header where the caller has just read it; spares parsing attributes again
+    select     picks channels from the header, instead of names
 
     All channels asked for must lie in parts with one data window. Tiled files give their full resolution level.
     Raises MissingFrameError, PlateError naming the file (deep, damaged, no such channel).
@@ -277,15 +280,14 @@ def read_still(
     with _open(path) as (inp, legacy):
         if header is None or header.path != path:
             header = _header(path, inp, legacy)
-        chosen = _choose(header, channels, layer, view)
-        names = list(channels) if channels is not None else [c.label for c in chosen]
+        if select is not None:
+            chosen = list(select(header))
+            names = [c.name for c in chosen]
+        else:
+            chosen = _choose(header, channels, layer, view)
+            names = list(channels) if channels is not None else [c.label for c in chosen]
         parts = [header.parts[i] for i in dict.fromkeys(c.part for c in chosen)]
-        if any(p.deep for p in parts):
-            raise PlateError(
-                "the picture is deep (samples in depth per pixel), which has no single colour per pixel",
-                path=path,
-                remedy="flatten it first, for example with oiiotool --flatten or Nuke's DeepToImage",
-            )
+        refuse_deep(header, chosen)
         window = parts[0].data_window
         if any(p.data_window != window for p in parts):
             raise PlateError(
@@ -313,11 +315,22 @@ def read_still(
         )
 
 
+def refuse_deep(header: StillHeader, channels: Sequence[Channel]) -> None:
+    """Raise PlateError where one of the channels lies in a deep part; none of the channels means all parts do."""
+    if any(header.parts[c.part].deep for c in channels) or all(p.deep for p in header.parts):
+        raise PlateError(
+            "the picture is deep (samples in depth per pixel), which has no single colour per pixel",
+            path=header.path,
+            remedy="flatten it first, for example with oiiotool --flatten or Nuke's DeepToImage",
+        )
+
+
 def colour_channels(header: StillHeader, layer: str, view: str | None) -> tuple[list[Channel], Channel | None]:
     """The channels that make up a layer's picture: three (R, G, B) or one (grey, Z, a mask), and its alpha or None.
 
-    `layer` may also name a single channel ("Z", "hero.A"). Raises PlateError that lists the layers.
+    `layer` may also name a single channel ("Z", "hero.A"). Raises PlateError that lists the layers, or says deep.
     """
+    refuse_deep(header, ())
     view = header.pick_view(view)
     mine = header.of_view(view)
     key = _layer_key(layer)
@@ -555,6 +568,7 @@ def _header(path: Path, inp: oiio.ImageInput, legacy: bool) -> StillHeader:
         metadata={n: v for n, v in first.items() if _carried(n)},
         colour_hints=_hints(first),
         subsampled=legacy,
+        orientation=int(_number(first.get("Orientation"), 1)),
     )
 
 
