@@ -116,8 +116,6 @@ class Session:
         self._step += 1
         known = len(self._rows)
         new = self._rows.add(ids)
-        if new:
-            self.memory.add_objects(len(new))
 
         is_memory = (given is not None or self._step - self._last_memory >= self.settings.mem_every) and not last
         every_memory = self.deep_update_every < 0
@@ -133,7 +131,9 @@ class Session:
             if known and not set(self._rows.ids) <= set(ids):
                 segmented = self._segment(features, known, update_sensory)
             probabilities = self._merge(segmented, given, ids, known)
-            self._grow_sensory(len(new), probabilities)
+            if new:
+                self.memory.add_objects(len(new))
+                self._grow_sensory(len(new), probabilities)
             if is_memory:
                 with self._timed("encode_mask"):
                     memorised = self.model.encode_mask(
@@ -150,6 +150,7 @@ class Session:
         result = self.model.framing.restore(probabilities, *self._network_size(height, width))
         return from_network(result[0], height, width).cpu().numpy()
 
+    @torch.inference_mode()
     def remove(self, object_id: ObjectId) -> None:
         """Forget an object: its row, its values, its sensory memory. Other objects are not touched.
 
@@ -188,7 +189,7 @@ class Session:
     def _grow_sensory(self, new: int, like: Tensor) -> None:
         stride = self.model.plan.stride
         y, x = -(-like.shape[-2] // stride), -(-like.shape[-1] // stride)
-        zeros = self.model.empty_sensory(1, new, y, x, like) if new else None
+        zeros = self.model.empty_sensory(1, new, y, x, like)
         if zeros is not None:
             self._sensory = zeros if self._sensory is None else torch.cat([self._sensory, zeros], 1)
 

@@ -48,7 +48,8 @@ def _build_xmem(default: XMemConfig) -> Callable[[Mapping[str, Tensor] | None, M
         # Stage-0 checkpoints know one object only: their first convolution lacks the "others" channel.
         conv = state_dict.get("value_encoder.conv1.weight")
         if conv is not None and conv.ndim == 4 and conv.shape[1] == 4:
-            state_dict = {**state_dict, "value_encoder.conv1.weight": torch.nn.functional.pad(conv, (0, 0, 0, 0, 0, 1))}
+            padded = torch.nn.functional.pad(conv, (0, 0, 0, 0, 0, 1))
+            state_dict = {**state_dict, "value_encoder.conv1.weight": padded}
         try:
             found = XMemConfig.from_state_dict(state_dict)
         except (KeyError, ValueError) as error:

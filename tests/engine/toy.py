@@ -1,0 +1,51 @@
+"""A small XMem with seeded weights: fast enough to step hundreds of frames in a test."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rotomem.models.xmem import XMem, XMemConfig
+
+TINY = XMemConfig(
+    key_block="basic",
+    key_stem=8,
+    key_planes=(8, 12, 16),
+    key_depths=(1, 1, 1),
+    value_stem=8,
+    value_planes=(8, 8, 12),
+    value_depths=(1, 1, 1),
+    key_dim=16,
+    value_dim=16,
+    sensory_dim=8,
+    decoder=(16, 16, 8),
+    update_dim=8,
+)
+
+
+def tiny_model(seed: int = 0) -> XMem:
+    """Random weights, the memory's share made large enough that its mistakes would be seen."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = XMem(TINY).eval()
+    with torch.no_grad():
+        model.key_proj.key_proj.weight.mul_(3)
+        model.decoder.fuser.block1.conv1.weight[:, 16:].mul_(4)
+        model.decoder.pred.weight.mul_(20)
+    return model
+
+
+def picture(t: int, height: int = 48, width: int = 64) -> NDArray[np.float32]:
+    """[H, W, 3]: smooth waves that drift."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / 16
+    waves = [np.sin(x * (1 + c) + 0.3 * t) * np.cos(y * (2 - c) + 0.1 * t * c) for c in range(3)]
+    return (0.5 + 0.5 * np.stack(waves, -1)).astype(np.float32)
+
+
+def labels(*objects: tuple[int, int, int, int], height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """A label map with boxes (label, top, left, side)."""
+    out = np.zeros((height, width), np.uint8)
+    for label, top, left, side in objects:
+        out[top : top + side, left : left + side] = label
+    return out
