@@ -70,7 +70,8 @@ def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:
 def _softmax(scores: Tensor) -> Tensor:
     """Softmax over dim 1; a column without any finite score gets weights of zero instead of NaN."""
     alive = scores.amax(1, keepdim=True) > -_INF
-    return torch.softmax(scores.masked_fill(~alive, 0.0), 1) * alive
+    weights: Tensor = torch.softmax(scores.masked_fill(~alive, 0.0), 1) * alive
+    return weights
 
 
 def _best(scores: Tensor, k: int) -> Tensor:
@@ -140,7 +141,7 @@ def read_memory(
             scores = _masked(similarity(key, query_key[:, :, part], shrinkage, chosen, form), valid)
             if top_k is None or top_k >= elements:
                 weights = _softmax(scores)
-                blocks.append((values.flatten(1, 2) @ weights.to(values.dtype)).unflatten(1, (objects, channels)))
+                blocks.append(_mix(values, weights))
                 if use is not None:
                     use += _usage_of(weights).sum(2)
             else:
@@ -157,6 +158,14 @@ def read_memory(
     return readout.to(query_key.dtype), usage
 
 
+def _mix(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums [B, O, CV, P] of all values: values [B, O, CV, N], weights [B, N, P]."""
+    weights = weights.to(values.dtype)
+    if not values.is_contiguous():  # a bank's rows: one product per object, where flattening would copy the bank
+        return torch.matmul(values, weights.unsqueeze(1))
+    return (values.flatten(1, 2) @ weights).view(*values.shape[:3], weights.shape[2])
+
+
 def _gather(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums [B, O, CV, p] of the chosen elements' values: values [B, O, CV, N], index, weights [B, k, p]."""
     batch, objects, channels, _ = values.shape
@@ -168,7 +177,7 @@ def _gather(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
             rows.append(F.embedding_bag(bag, table, mode="sum", per_sample_weights=weight).t())
     if not rows:
         return values.new_zeros(batch, objects, channels, index.shape[2])
-    return torch.stack(rows).unflatten(0, (batch, objects))
+    return torch.stack(rows).view(batch, objects, channels, index.shape[2])
 
 
 def most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
@@ -196,7 +205,7 @@ def consolidate(
     selection = candidate_selection.gather(2, at)
     weights = affinity(candidate_key, key, candidate_shrinkage, selection, "anisotropic_l2", None, valid)
     values = _wide(candidate_value)
-    value = (values.flatten(1, 2) @ weights.to(values.dtype)).unflatten(1, tuple(values.shape[1:3]))
+    value = _mix(values, weights)
     mixed = (_wide(candidate_shrinkage).unsqueeze(1) @ weights).squeeze(1)
     return key, mixed.to(candidate_shrinkage.dtype), value.to(candidate_value.dtype)
 

@@ -12,20 +12,25 @@ A forced backend never gives way to another: what it cannot do is a BackendError
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rotomem.errors import BackendError
 
+kernels: Any
+"""The native module, for functions for which `choose` named instructions; None where there is no build."""
+
 try:
-    from rotomem import _kernels
+    kernels = importlib.import_module("rotomem._kernels")
 except ImportError as error:  # a checkout without a build, or a build for another Python
-    _kernels = None
+    kernels = None
     _why_absent = str(error)
 else:
     _why_absent = ""
@@ -48,14 +53,14 @@ def _resolve(name: str) -> str:
     """What `name` means on this machine: "torch" or "native-<instructions>"; BackendError where it is absent."""
     if name not in NAMES:
         raise BackendError(f"no backend called {name!r}", remedy=f"use one of {', '.join(NAMES)}")
-    if name == "torch" or (name == "auto" and _kernels is None):
+    if name == "torch" or (name == "auto" and kernels is None):
         return "torch"
-    if _kernels is None:
+    if kernels is None:
         raise BackendError(
             f"backend {name} is forced, but the native kernels are not there: {_why_absent}",
             remedy="build them with `pip install -e .`, or set ROTOMEM_BACKEND=torch",
         )
-    present = _kernels.instruction_sets()
+    present = kernels.instruction_sets()
     if name in ("auto", "native"):
         return f"native-{present[-1]}"
     wanted = name.removeprefix("native-")
@@ -77,9 +82,9 @@ def current() -> str:
 
 def available() -> tuple[str, ...]:
     """Every concrete backend of this machine, plain ones first: "torch", then "native-portable", ..."""
-    if _kernels is None:
+    if kernels is None:
         return ("torch",)
-    return ("torch", *(f"native-{name}" for name in _kernels.instruction_sets()))
+    return ("torch", *(f"native-{name}" for name in kernels.instruction_sets()))
 
 
 def explain() -> str:

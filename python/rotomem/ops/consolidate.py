@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from rotomem.ops import _check, _torch, backend
 from rotomem.ops.readout import _numpy, _rows
 
 
-class Prototypes(NamedTuple):
+@dataclass(frozen=True)
+class Prototypes:
     """Elements that stand for many.
 
     index       [B, P] int64: which candidates they were, most used first
@@ -71,7 +72,7 @@ def consolidate(
             raise ShapeError(f"count is {count}", remedy="ask for at least 1 prototype")
         if valid is not None and batch:
             count = min(count, int((valid != 0).sum(1).min()))
-        index = _torch.most_used(usage, min(count, elements), valid)
+        index = _most_used(usage, min(count, elements), valid)
     else:
         _check.shape("index", index, (batch, None), "[B, P]")
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < elements:
@@ -85,13 +86,12 @@ def consolidate(
     if isa is None:
         key, shrinkage, value = _torch.consolidate(*tensors, index, valid)
         return Prototypes(index, key, shrinkage, value)
-    assert backend._kernels is not None
     channels, (objects, depth), made = candidate_key.shape[1], candidate_value.shape[1:3], index.shape[1]
     key = torch.empty(batch, channels, made)
     shrinkage = torch.empty(batch, made)
     value = torch.empty(batch, objects, depth, made)
     for b in range(batch):
-        backend._kernels.consolidate(
+        backend.kernels.consolidate(
             key=_numpy(candidate_key[b]),
             shrinkage=_numpy(candidate_shrinkage[b]),
             value=_numpy(_rows(candidate_value[b])),
@@ -110,6 +110,20 @@ def consolidate(
         shrinkage.to(candidate_shrinkage.dtype),
         value.to(candidate_value.dtype),
     )
+
+
+def _most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
+    if backend.choose(usage.detach()) is None:
+        return _torch.most_used(usage, count, valid)
+    rows = [
+        torch.from_numpy(
+            backend.kernels.most_used(
+                usage=_numpy(usage[b]), count=count, valid=None if valid is None else _numpy(valid[b].to(torch.uint8))
+            )
+        )
+        for b in range(usage.shape[0])
+    ]
+    return torch.stack(rows) if rows else torch.empty(0, count, dtype=torch.int64)
 
 
 def keep_most_used(usage: Tensor, keep: int) -> Tensor:
@@ -132,5 +146,4 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     isa = backend.choose(usage.detach())
     if isa is None:
         return _torch.keep_most_used(usage, keep)
-    assert backend._kernels is not None
-    return torch.from_numpy(backend._kernels.keep_most_used(usage=_numpy(usage), keep=keep))
+    return torch.from_numpy(backend.kernels.keep_most_used(usage=_numpy(usage), keep=keep))

@@ -76,12 +76,11 @@ def read_memory(
         return Readout(
             *_torch.read_memory(key, query_key, value, shrinkage, selection, top_k, similarity, valid, need_usage)
         )
-    assert backend._kernels is not None
     objects, channels = value.shape[1:3]
     readout = torch.empty(batch, objects, channels, positions)
     usage = torch.empty(batch, elements) if need_usage else None
     for b in range(batch):
-        backend._kernels.topk_readout(
+        backend.kernels.topk_readout(
             key=_numpy(key[b]),
             query_key=_numpy(query_key[b]),
             value=_numpy(_rows(value[b])),

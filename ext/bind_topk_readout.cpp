@@ -1,0 +1,42 @@
+#include <pybind11/pybind11.h>
+
+#include "arrays.h"
+#include "topk_readout/topk_readout.h"
+
+namespace rotomem {
+
+static Similarity similarity_named(const std::string& name) {
+  if (name == "dot") return Similarity::dot;
+  if (name == "l2") return Similarity::l2;
+  if (name == "anisotropic_l2") return Similarity::anisotropic_l2;
+  throw std::invalid_argument("no similarity called " + name);
+}
+
+void bind_topk_readout(py::module_& module) {
+  module.def(
+      "topk_readout",
+      [](const py::array& key, const py::array& query_key, const py::array& value, const py::array& readout,
+         const py::object& shrinkage, const py::object& selection, const py::object& valid, const py::object& usage,
+         int top_k, const std::string& similarity, const std::string& instructions, int threads) {
+        TopkReadout read;
+        read.key = span_of<const float, 2>("key", key);
+        read.query_key = span_of<const float, 2>("query_key", query_key);
+        read.value = span_of<const float, 3>("value", value);
+        read.readout = span_of<float, 3>("readout", readout);
+        read.shrinkage = span_of<const float, 1>("shrinkage", shrinkage);
+        read.selection = span_of<const float, 2>("selection", selection);
+        read.valid = span_of<const unsigned char, 1>("valid", valid);
+        read.usage = span_of<float, 1>("usage", usage);
+        read.top_k = top_k;
+        read.similarity = similarity_named(similarity);
+        const Instructions chosen = instructions_named(instructions);
+        py::gil_scoped_release others_may_run;
+        topk_readout(read, chosen, threads);
+      },
+      py::kw_only(), py::arg("key"), py::arg("query_key"), py::arg("value"), py::arg("readout"),
+      py::arg("shrinkage") = py::none(), py::arg("selection") = py::none(), py::arg("valid") = py::none(),
+      py::arg("usage") = py::none(), py::arg("top_k") = 30, py::arg("similarity") = "anisotropic_l2",
+      py::arg("instructions") = "auto", py::arg("threads") = 1);
+}
+
+}  // namespace rotomem

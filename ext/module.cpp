@@ -1,0 +1,30 @@
+// rotomem._kernels: one bind_<kernel> call per kernel, and what this processor can run.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "common/instructions.h"
+
+namespace rotomem {
+
+namespace py = pybind11;
+
+void bind_consolidate(py::module_& module);
+void bind_copy(py::module_& module);
+void bind_forget(py::module_& module);
+void bind_topk_readout(py::module_& module);
+
+}  // namespace rotomem
+
+PYBIND11_MODULE(_kernels, module) {
+  module.doc() = "Native kernels of rotomem; rotomem.ops is the documented way to call them.";
+  module.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (rotomem::Instructions one : rotomem::instructions_present())
+      names.emplace_back(rotomem::instructions_name(one));
+    return names;
+  });
+  rotomem::bind_consolidate(module);
+  rotomem::bind_copy(module);
+  rotomem::bind_forget(module);
+  rotomem::bind_topk_readout(module);
+}

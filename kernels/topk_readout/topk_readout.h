@@ -1,0 +1,45 @@
+// Reading a memory: similarity -> running top-k -> softmax -> weighted sum of values, without the N x P matrix.
+//
+// For every query position p the top_k elements n of highest similarity S[n, p] get the weights of a softmax over
+// their similarities, and readout[o, :, p] = sum_n weight[n, p] * value[o, n, :].
+//
+//   dot              S = key . query / sqrt(CK)
+//   l2               S = (2 key . query - |key|^2) / sqrt(CK)      (affinities equal those of -|key - query|^2)
+//   anisotropic_l2   S = -shrinkage[n] / sqrt(CK) * sum_c selection[c, p] * (key[c, n] - query[c, p])^2
+//
+// Ties      equal similarities go to the lower n.
+// NaN       a similarity that is not a finite number is no match: its element is not chosen. A query without any
+//           match has a readout of zeros and adds no usage.
+// top_k     0 is a full softmax over all elements; more than N means N.
+// valid     elements whose byte is 0 do not exist. None left, or N = 0: std::invalid_argument.
+// Usage     weights are added as integers (2^-40 each), in pieces that do not depend on the number of threads:
+//           the same bytes come out for any number. So does the readout.
+// Accuracy  float32. The squares are expanded (two multiply-adds a pair and channel) after the keys have been
+//           moved so that a typical query lies at the origin, which keeps far-away keys from cancelling.
+// Scratch   owned here: a packed copy of the keys (CK*N floats), and per thread 64 queries' candidates.
+// Threads   the calling one and threads - 1 more, which end with the call.
+#pragma once
+
+#include "common/instructions.h"
+#include "common/span.h"
+
+namespace rotomem {
+
+enum class Similarity { dot, l2, anisotropic_l2 };
+
+struct TopkReadout {
+  Span<const float, 2> key;              // [CK, N] any strides; [N, CK] rows or [CK, N] rows pack fastest
+  Span<const float, 2> query_key;        // [CK, P] any strides
+  Span<const float, 3> value;            // [O, N, CV] CV contiguous
+  Span<const float, 1> shrinkage;        // [N] or absent: ones; anisotropic_l2 only
+  Span<const float, 2> selection;        // [CK, P] or absent: ones; anisotropic_l2 only
+  Span<const unsigned char, 1> valid;    // [N] or absent: all
+  Span<float, 3> readout;                // [O, CV, P] P contiguous; written
+  Span<float, 1> usage;                  // [N] contiguous, or absent; written
+  int top_k = 30;
+  Similarity similarity = Similarity::anisotropic_l2;
+};
+
+void topk_readout(const TopkReadout& read, Instructions instructions, int threads);
+
+}  // namespace rotomem

@@ -1,0 +1,411 @@
+// The driver that all instruction sets share, and the portable loops: four lanes that the compiler maps on whatever
+// the baseline has (SSE2, NEON).
+#include "topk_readout/topk_readout.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "topk_readout/topk_readout_tiles.h"
+
+namespace rotomem {
+namespace {
+
+struct Portable {
+  typedef float Reg __attribute__((vector_size(16)));
+  static constexpr int lanes = 4;
+  static Reg load(const float* from) {
+    Reg a;
+    memcpy(&a, from, sizeof a);
+    return a;
+  }
+  static void store(float* to, Reg a) { memcpy(to, &a, sizeof a); }
+  static Reg all(float a) { return Reg{a, a, a, a}; }
+  static Reg zero() { return Reg{0.0f, 0.0f, 0.0f, 0.0f}; }
+  static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg mul(Reg a, Reg b) { return a * b; }
+  static std::uint32_t above(Reg a, Reg b) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < lanes; ++i) bits |= static_cast<std::uint32_t>(a[i] > b[i]) << i;
+    return bits;
+  }
+};
+
+// Queries that one piece of work answers. Fixed, so that no sum depends on the number of threads.
+constexpr int kChunk = 64;
+
+const Loops& loops_for(Instructions instructions) {
+#ifdef ROTOMEM_X86
+  if (instructions == Instructions::avx512) return kAvx512Loops;
+  if (instructions == Instructions::avx2) return kAvx2Loops;
+#endif
+  (void)instructions;
+  return kPortableLoops;
+}
+
+// How the three similarities become the one form of Loops::similarities.
+struct Form {
+  bool squares;   // some square of a difference: keys may be moved, |k|^2 and |q|^2 count
+  bool selected;  // two numbers a query and channel
+};
+
+// The memory, cut into panels and moved by `origin`.
+struct Packed {
+  std::int64_t elements = 0;              // valid ones
+  std::unique_ptr<float[]> key;           // [panels, CK, width]
+  std::vector<float> scale, bias;         // [panels * width]
+  std::vector<std::uint32_t> element;     // [panels * width], n of every column, ascending
+  std::vector<float> origin;              // [CK]
+  std::int64_t panels = 0;
+};
+
+// Per channel, the median over up to 65 queries: a point near which the scores that matter are made. A mean would
+// follow a single outlier away from all others.
+std::vector<float> typical_query(Span<const float, 2> query) {
+  const std::int64_t channels = query.size[0], positions = query.size[1];
+  const std::int64_t samples = std::min<std::int64_t>(positions, 65);
+  std::vector<float> typical(static_cast<std::size_t>(channels)), seen;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    seen.clear();
+    for (std::int64_t s = 0; s < samples; ++s) {
+      const float q = query(c, s * positions / samples);
+      if (is_match(q)) seen.push_back(q);
+    }
+    if (seen.empty()) continue;
+    const auto middle = seen.begin() + static_cast<std::ptrdiff_t>(seen.size() / 2);
+    std::nth_element(seen.begin(), middle, seen.end());
+    typical[static_cast<std::size_t>(c)] = *middle;
+  }
+  return typical;
+}
+
+Packed pack(const TopkReadout& read, const Form& form, const Loops& loops, int threads) {
+  const std::int64_t channels = read.key.size[0], all = read.key.size[1], width = loops.width;
+  Packed packed;
+  packed.element.reserve(static_cast<std::size_t>(all + width));
+  for (std::int64_t n = 0; n < all; ++n)
+    if (!read.valid || read.valid(n)) packed.element.push_back(static_cast<std::uint32_t>(n));
+  packed.elements = static_cast<std::int64_t>(packed.element.size());
+  check(packed.elements > 0, "every memory element is masked out");
+  packed.panels = (packed.elements + width - 1) / width;
+  const std::int64_t columns = packed.panels * width;
+  packed.element.resize(static_cast<std::size_t>(columns), packed.element.back());
+  packed.key.reset(new float[static_cast<std::size_t>(columns * channels)]);
+  packed.scale.assign(static_cast<std::size_t>(columns), std::nanf(""));
+  packed.bias.assign(static_cast<std::size_t>(columns), 0.0f);
+  packed.origin = form.squares ? typical_query(read.query_key)
+                               : std::vector<float>(static_cast<std::size_t>(channels), 0.0f);
+
+  const float root = 1.0f / std::sqrt(static_cast<float>(channels));
+  parallel_for(packed.panels, packed.elements * channels > 65536 ? threads : 1, [&](std::int64_t panel, int) {
+    float* to = packed.key.get() + panel * channels * width;
+    const std::uint32_t* element = packed.element.data() + panel * width;
+    for (std::int64_t w = 0; w < width; ++w) {
+      const float* from = read.key.data + element[w] * read.key.stride[1];
+      for (std::int64_t c = 0; c < channels; ++c)
+        to[c * width + w] = from[c * read.key.stride[0]] - packed.origin[static_cast<std::size_t>(c)];
+    }
+    const std::int64_t here = std::min(width, packed.elements - panel * width);
+    for (std::int64_t w = 0; w < here; ++w)
+      packed.scale[static_cast<std::size_t>(panel * width + w)] =
+          root * (read.shrinkage ? read.shrinkage(element[w]) : 1.0f);
+    if (form.squares && !form.selected) {
+      float* bias = packed.bias.data() + panel * width;
+      for (std::int64_t c = 0; c < channels; ++c)
+        for (std::int64_t w = 0; w < width; ++w) bias[w] -= to[c * width + w] * to[c * width + w];
+    }
+  });
+  return packed;
+}
+
+// One thread's scratch.
+struct Worker {
+  std::vector<float> query;        // [groups, CK, 1 or 2, group]
+  std::vector<float> query_bias;   // [chunk]
+  std::vector<float> threshold;    // [chunk]
+  std::vector<float> tile, weight; // [group, width]
+  std::vector<std::uint32_t> hits;
+  std::vector<std::uint64_t> candidates;  // [chunk, capacity]
+  std::vector<std::int32_t> held;         // [chunk] candidates so far
+  std::vector<float> top, share;          // [chunk] greatest similarity; k weights
+  std::vector<double> sum;                // [chunk] of exponentials
+  std::vector<const float*> rows;
+  std::vector<float> mixed;               // [O, chunk, pitch]
+  std::vector<float> panel_usage;         // [width]
+  std::vector<std::int64_t> usage;        // [N]
+};
+
+void pack_queries(const TopkReadout& read, const Form& form, const Loops& loops, const Packed& packed,
+                  std::int64_t first, std::int64_t count, Worker& worker) {
+  const std::int64_t channels = read.key.size[0], group = loops.group, parts = form.selected ? 2 : 1;
+  const std::int64_t groups = (count + group - 1) / group;
+  worker.query.assign(static_cast<std::size_t>(groups * channels * parts * group), 0.0f);
+  worker.query_bias.assign(static_cast<std::size_t>(groups * group), 0.0f);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    const float origin = packed.origin[static_cast<std::size_t>(c)];
+    for (std::int64_t p = 0; p < count; ++p) {
+      float* to = worker.query.data() + ((p / group) * channels + c) * parts * group + p % group;
+      float& bias = worker.query_bias[static_cast<std::size_t>(p)];
+      const float q = read.query_key(c, first + p) - origin;
+      if (form.selected) {
+        const float e = read.selection(c, first + p);
+        to[0] = -e;
+        to[group] = 2.0f * e * q;
+        bias -= e * q * q;
+      } else if (form.squares) {
+        to[0] = 2.0f * q;
+        bias -= q * q;
+      } else {
+        to[0] = q;
+      }
+    }
+  }
+}
+
+// Writes [count, CV] rows that lie `pitch` apart as columns of readout [CV, P].
+void store_columns(const float* rows, std::int64_t pitch, std::int64_t count, std::int64_t channels,
+                   const Span<float, 3>& readout, std::int64_t object, std::int64_t first) {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    float* to = &readout(object, c, first);
+    for (std::int64_t p = 0; p < count; ++p) to[p] = rows[p * pitch + c];
+  }
+}
+
+class Reader {
+ public:
+  Reader(const TopkReadout& read, const Loops& loops, int threads)
+      : read_(read),
+        loops_(loops),
+        form_{read.similarity != Similarity::dot, static_cast<bool>(read.selection)},
+        packed_(pack(read, form_, loops, threads)),
+        objects_(read.value.size[0]),
+        depth_(read.value.size[2]),
+        pitch_(depth_ + 16),  // rows a power of two apart would share cache sets when they are read as columns
+        k_(static_cast<std::int64_t>(read.top_k)) {
+    if (k_ <= 0 || k_ >= packed_.elements) k_ = 0;  // everything: nothing to choose
+  }
+
+  void run(int threads) {
+    const std::int64_t positions = read_.query_key.size[1];
+    std::int64_t chunk = kChunk;
+    // A huge k would need much room for candidates: fewer queries at a time then.
+    while (chunk > loops_.group && chunk * capacity() > (1 << 20)) chunk /= 2;
+    const std::int64_t chunks = (positions + chunk - 1) / chunk;
+    const double work = static_cast<double>(positions) * static_cast<double>(packed_.elements) *
+                        static_cast<double>(read_.key.size[0] + 1);
+    if (work < 1e6) threads = 1;  // starting a thread would cost more than it saves
+    threads = std::max(threads, 1);
+    std::vector<Worker> workers(static_cast<std::size_t>(threads));
+    parallel_for(chunks, threads, [&](std::int64_t i, int w) {
+      Worker& worker = workers[static_cast<std::size_t>(w)];
+      const std::int64_t first = i * chunk, count = std::min(chunk, positions - first);
+      if (read_.usage && worker.usage.empty()) worker.usage.assign(static_cast<std::size_t>(read_.key.size[1]), 0);
+      prepare(worker, count);
+      pack_queries(read_, form_, loops_, packed_, first, count, worker);
+      if (k_ > 0)
+        read_best(worker, first, count);
+      else
+        read_all(worker, first, count);
+    });
+    if (!read_.usage) return;
+    for (std::int64_t n = 0; n < read_.key.size[1]; ++n) {
+      std::int64_t sum = 0;
+      for (const Worker& worker : workers)
+        if (!worker.usage.empty()) sum += worker.usage[static_cast<std::size_t>(n)];
+      read_.usage(n) = static_cast<float>(static_cast<double>(sum) / kUsageOne);
+    }
+  }
+
+ private:
+  // Candidates are gathered above the threshold until there is no room, then cut back to the best k.
+  std::int64_t capacity() const { return k_ > 0 ? k_ + std::max<std::int64_t>(k_, 96) : 0; }
+
+  void prepare(Worker& worker, std::int64_t count) const {
+    const auto tile = static_cast<std::size_t>(loops_.width * loops_.group);
+    worker.tile.resize(tile);
+    worker.weight.resize(tile);
+    worker.hits.resize(static_cast<std::size_t>(loops_.group));
+    // Queries that fill up the last group never get a hit.
+    worker.threshold.assign(static_cast<std::size_t>(count + loops_.group), -kNoMatch);
+    std::fill_n(worker.threshold.begin(), count, kNoMatch);
+  }
+
+  bool similarities(Worker& worker, std::int64_t panel, std::int64_t group) const {
+    const std::int64_t channels = read_.key.size[0], parts = form_.selected ? 2 : 1;
+    return loops_.similarities(packed_.key.get() + panel * channels * loops_.width,
+                               packed_.scale.data() + panel * loops_.width,
+                               packed_.bias.data() + panel * loops_.width,
+                               worker.query.data() + group * channels * parts * loops_.group,
+                               worker.query_bias.data() + group * loops_.group,
+                               worker.threshold.data() + group * loops_.group, static_cast<int>(channels),
+                               form_.selected, worker.tile.data(), worker.hits.data());
+  }
+
+  void read_best(Worker& worker, std::int64_t first, std::int64_t count) const {
+    const std::int64_t width = loops_.width, group = loops_.group, room = capacity();
+    worker.candidates.resize(static_cast<std::size_t>(count * room));
+    worker.held.assign(static_cast<std::size_t>(count), 0);
+    for (std::int64_t panel = 0; panel < packed_.panels; ++panel)
+      for (std::int64_t p0 = 0; p0 < count; p0 += group) {
+        if (!similarities(worker, panel, p0 / group)) continue;
+        const std::int64_t here = std::min(group, count - p0);
+        for (std::int64_t g = 0; g < here; ++g) {
+          std::uint32_t bits = worker.hits[static_cast<std::size_t>(g)];
+          if (!bits) continue;
+          const float* similarity = worker.tile.data() + g * width;
+          const std::uint32_t* element = packed_.element.data() + panel * width;
+          std::uint64_t* candidates = worker.candidates.data() + (p0 + g) * room;
+          std::int32_t& held = worker.held[static_cast<std::size_t>(p0 + g)];
+          float& threshold = worker.threshold[static_cast<std::size_t>(p0 + g)];
+          for (; bits; bits &= bits - 1) {
+            const int w = __builtin_ctz(bits);
+            // A later element that equals the threshold loses against k earlier ones, so "above" is enough.
+            if (!is_match(similarity[w]) || !(similarity[w] > threshold)) continue;
+            candidates[held++] = candidate(similarity[w], element[w]);
+            if (held < room) continue;
+            std::nth_element(candidates, candidates + k_ - 1, candidates + held, std::greater<>());
+            held = static_cast<std::int32_t>(k_);
+            threshold = candidate_similarity(candidates[k_ - 1]);
+          }
+        }
+      }
+
+    worker.rows.resize(static_cast<std::size_t>(objects_ * k_));
+    worker.share.resize(static_cast<std::size_t>(k_));
+    worker.mixed.resize(static_cast<std::size_t>(objects_ * count * pitch_));
+    for (std::int64_t p = 0; p < count; ++p) {
+      std::uint64_t* candidates = worker.candidates.data() + p * room;
+      const std::int64_t held = worker.held[static_cast<std::size_t>(p)], kept = std::min(held, k_);
+      if (held > k_) std::nth_element(candidates, candidates + k_ - 1, candidates + held, std::greater<>());
+      std::sort(candidates, candidates + kept, std::greater<>());
+      float sum = 0.0f;
+      float* share = worker.share.data();
+      for (std::int64_t j = 0; j < kept; ++j) {
+        share[j] = std::exp(candidate_similarity(candidates[j]) - candidate_similarity(candidates[0]));
+        sum += share[j];
+      }
+      for (std::int64_t j = 0; j < kept; ++j) {
+        share[j] /= sum;
+        const std::int64_t n = candidate_element(candidates[j]);
+        if (read_.usage)
+          worker.usage[static_cast<std::size_t>(n)] += std::llrint(static_cast<double>(share[j]) * kUsageOne);
+        for (std::int64_t o = 0; o < objects_; ++o)
+          worker.rows[static_cast<std::size_t>(o * k_ + j)] =
+              read_.value.data + o * read_.value.stride[0] + n * read_.value.stride[1];
+      }
+      for (std::int64_t o = 0; o < objects_; ++o)
+        loops_.weigh(worker.rows.data() + o * k_, share, static_cast<int>(kept), static_cast<int>(depth_),
+                     worker.mixed.data() + (o * count + p) * pitch_);
+    }
+    for (std::int64_t o = 0; o < objects_; ++o)
+      store_columns(worker.mixed.data() + o * count * pitch_, pitch_, count, depth_, read_.readout, o, first);
+  }
+
+  // Full softmax in two passes over the memory: greatest similarity and sum first, then the weights themselves.
+  void read_all(Worker& worker, std::int64_t first, std::int64_t count) const {
+    const std::int64_t width = loops_.width, group = loops_.group, groups = (count + group - 1) / group;
+    const std::int64_t padded = groups * group;
+    worker.top.assign(static_cast<std::size_t>(padded), kNoMatch);
+    worker.sum.assign(static_cast<std::size_t>(padded), 0.0);
+    for (std::int64_t panel = 0; panel < packed_.panels; ++panel)
+      for (std::int64_t i = 0; i < groups; ++i) {
+        if (!similarities(worker, panel, i)) continue;
+        for (std::int64_t g = 0; g < group; ++g) {
+          if (!worker.hits[static_cast<std::size_t>(g)]) continue;
+          const float* similarity = worker.tile.data() + g * width;
+          float greatest = kNoMatch;
+          for (std::int64_t w = 0; w < width; ++w)
+            if (is_match(similarity[w]) && similarity[w] > greatest) greatest = similarity[w];
+          if (greatest == kNoMatch) continue;
+          float& top = worker.top[static_cast<std::size_t>(i * group + g)];
+          double& sum = worker.sum[static_cast<std::size_t>(i * group + g)];
+          if (greatest > top) {
+            sum *= std::exp(static_cast<double>(top) - static_cast<double>(greatest));
+            top = greatest;
+          }
+          sum += static_cast<double>(loops_.exponentials(similarity, top, worker.weight.data()));
+        }
+      }
+
+    worker.rows.resize(static_cast<std::size_t>(width));
+    worker.panel_usage.resize(static_cast<std::size_t>(width));
+    worker.mixed.assign(static_cast<std::size_t>(objects_ * padded * pitch_), 0.0f);
+    for (std::int64_t panel = 0; panel < packed_.panels; ++panel) {
+      const std::uint32_t* element = packed_.element.data() + panel * width;
+      const std::int64_t here = std::min(width, packed_.elements - panel * width);
+      std::fill(worker.panel_usage.begin(), worker.panel_usage.end(), 0.0f);
+      for (std::int64_t i = 0; i < groups; ++i) {
+        if (!similarities(worker, panel, i)) continue;
+        for (std::int64_t g = 0; g < group; ++g) {
+          float* weight = worker.weight.data() + g * width;
+          const float top = worker.top[static_cast<std::size_t>(i * group + g)];
+          if (!worker.hits[static_cast<std::size_t>(g)] || top == kNoMatch) {
+            std::fill(weight, weight + width, 0.0f);
+            continue;
+          }
+          loops_.exponentials(worker.tile.data() + g * width, top, weight);
+          const auto norm = static_cast<float>(1.0 / worker.sum[static_cast<std::size_t>(i * group + g)]);
+          for (std::int64_t w = 0; w < width; ++w) {
+            weight[w] *= norm;
+            worker.panel_usage[static_cast<std::size_t>(w)] += weight[w];
+          }
+        }
+        for (std::int64_t o = 0; o < objects_; ++o) {
+          for (std::int64_t w = 0; w < here; ++w)
+            worker.rows[static_cast<std::size_t>(w)] =
+                read_.value.data + o * read_.value.stride[0] + element[w] * read_.value.stride[1];
+          loops_.mix(worker.rows.data(), worker.weight.data(), static_cast<int>(here), static_cast<int>(depth_),
+                     worker.mixed.data() + (o * padded + i * group) * pitch_, pitch_);
+        }
+      }
+      if (read_.usage)
+        for (std::int64_t w = 0; w < here; ++w)
+          worker.usage[element[w]] +=
+              std::llrint(static_cast<double>(worker.panel_usage[static_cast<std::size_t>(w)]) * kUsageOne);
+    }
+    for (std::int64_t o = 0; o < objects_; ++o)
+      store_columns(worker.mixed.data() + o * padded * pitch_, pitch_, count, depth_, read_.readout, o, first);
+  }
+
+  const TopkReadout& read_;
+  const Loops& loops_;
+  const Form form_;
+  const Packed packed_;
+  const std::int64_t objects_, depth_, pitch_;
+  std::int64_t k_;
+};
+
+}  // namespace
+
+constexpr Loops kPortableLoops = loops_of<Portable, 2, 4>();
+
+void topk_readout(const TopkReadout& read, Instructions instructions, int threads) {
+  const std::int64_t channels = read.key.size[0], elements = read.key.size[1], positions = read.query_key.size[1];
+  check(channels > 0, "keys have no channels");
+  check(elements > 0, "the memory holds no elements");
+  check(elements < (std::int64_t{1} << 31), "more than 2^31 memory elements");
+  check_size("query_key CK", read.query_key.size[0], channels);
+  check_size("value N", read.value.size[1], elements);
+  check(read.value.size[2] <= 1 || read.value.stride[2] == 1, "value channels are not contiguous");
+  if (read.shrinkage) check_size("shrinkage N", read.shrinkage.size[0], elements);
+  if (read.selection) {
+    check_size("selection CK", read.selection.size[0], channels);
+    check_size("selection P", read.selection.size[1], positions);
+  }
+  check(read.similarity == Similarity::anisotropic_l2 || (!read.shrinkage && !read.selection),
+        "shrinkage and selection belong to anisotropic_l2");
+  if (read.valid) check_size("valid N", read.valid.size[0], elements);
+  check_size("readout O", read.readout.size[0], read.value.size[0]);
+  check_size("readout CV", read.readout.size[1], read.value.size[2]);
+  check_size("readout P", read.readout.size[2], positions);
+  check(positions <= 1 || read.readout.stride[2] == 1, "readout positions are not contiguous");
+  if (read.usage) check_size("usage N", read.usage.size[0], elements);
+  Reader(read, loops_for(instructions), threads).run(threads);
+}
+
+}  // namespace rotomem
