@@ -1,0 +1,195 @@
+"""A ProRes 4444 movie of one matte: alpha in the alpha plane, the matte (or the plate) as picture.
+
+The encoder takes 10 bits, so a value may move by 1/2046; key frames that must be exact belong into EXR. The movie
+grows under a temporary name and appears when it is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.errors import OutputError
+from rotomem.io import timecode
+from rotomem.io.atomic import cannot_write, whole_file
+from rotomem.io.exr import TypedValue
+from rotomem.io.plate import PlateInfo
+from rotomem.types import PlateFrame
+
+Alpha = NDArray[np.float32]
+
+
+class MatteMovie:
+    """One ProRes 4444 movie on its way, under a temporary name until `finish`."""
+
+    def __init__(self, path: Path, first: PlateFrame, info: PlateInfo, attributes: Mapping[str, str]) -> None:
+        self.path = path
+        self.window = info.display_window
+        self.count = 0
+        self.last: int | None = None
+        self._refuse_foreign_movie(path)
+        self._stack = contextlib.ExitStack()
+        self._part = self._stack.enter_context(whole_file(path))
+        self._rate = (info.fps or Fraction(24)).limit_denominator(1001)
+        try:
+            self._container = av.open(
+                os.fspath(self._part),
+                "w",
+                format="mov",
+                options={"movflags": "use_metadata_tags", "fflags": "+bitexact"},
+            )
+            for key, value in attributes.items():
+                self._container.metadata[key] = value
+            self._container.metadata["rotomem/first"] = str(first.frame)
+            stream: Any = self._container.add_stream(
+                "prores_ks", rate=self._rate, options={"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
+            )
+            stream.width, stream.height = self.window.width, self.window.height
+            stream.pix_fmt = "yuva444p10le"
+            context = stream.codec_context
+            context.color_range = context.colorspace = context.color_primaries = context.color_trc = 1
+            context.sample_aspect_ratio = Fraction(first.pixel_aspect).limit_denominator(1000)
+            start = _movie_timecode(first, info)
+            if start:
+                stream.metadata["timecode"] = start
+            self._stream = stream
+        except BaseException as e:
+            self._leave(e)
+            if isinstance(e, (av.FFmpegError, OSError)):
+                raise cannot_write(path, str(e), frame=first.frame) from e
+            raise
+
+    @staticmethod
+    def _refuse_foreign_movie(path: Path) -> None:
+        tags = _movie_tags(path) if path.exists() else None
+        if tags is not None and "rotomem/settings" not in tags:
+            raise OutputError(
+                "a movie that rotomem did not write stands where the matte should go",
+                remedy="move it away, or choose another name",
+                path=path,
+            )
+
+    def add(self, frame: PlateFrame, plane: Alpha, rgb: NDArray[np.float32] | None) -> None:
+        """Encode the next frame; frames come in ascending order, since a movie has no other."""
+        if self.last is not None and frame.frame <= self.last:
+            raise OutputError(
+                f"frame {frame.frame} comes after frame {self.last}; a movie is written in order",
+                remedy="write a sequence (.exr or .png) where frames are made backwards",
+                path=self.path,
+            )
+        try:
+            for packet in self._stream.encode(self._picture(plane, rgb)):
+                self._container.mux(packet)
+        except (av.FFmpegError, OSError) as e:
+            self.abandon()
+            raise cannot_write(self.path, str(e), frame=frame.frame) from e
+        self.count += 1
+        self.last = frame.frame
+
+    def _picture(self, plane: Alpha, rgb: NDArray[np.float32] | None) -> Any:
+        height, width = plane.shape
+        if rgb is None:
+            # Limited-range luma that shows the matte as a grey picture too, in players that ignore alpha.
+            luma = np.rint(64 + 876 * plane).astype(np.uint16)
+            grey = np.full((height, width), 512, np.uint16)
+            planes = [luma, grey, grey]
+        else:
+            # BT.709, limited range, 10 bit (ITU-R BT.709-6, section 3).
+            y = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+            cb, cr = (rgb[..., 2] - y) / 1.8556, (rgb[..., 0] - y) / 1.5748
+            planes = [
+                np.rint(np.clip(base + scale * v, 4, 1019)).astype(np.uint16)
+                for v, base, scale in ((y, 64, 876), (cb, 512, 896), (cr, 512, 896))
+            ]
+        planes.append(np.rint(1023 * plane).astype(np.uint16))
+        picture: Any = av.VideoFrame(width, height, "yuva444p10le")
+        for target, source in zip(picture.planes, planes, strict=True):
+            rows = np.frombuffer(target, np.uint16).reshape(target.height, target.line_size // 2)
+            rows[:, :width] = source
+        picture.pts = self.count
+        picture.time_base = 1 / self._rate
+        picture.color_range = picture.colorspace = picture.color_primaries = picture.color_trc = 1
+        return picture
+
+    def finish(self) -> None:
+        """Flush, check, and let the movie take its name."""
+        try:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+            tags, frames = _movie_tags(self._part), _movie_length(self._part)
+            if not tags or "rotomem/settings" not in tags or frames != self.count:
+                raise cannot_write(self.path, f"the movie reads back with {frames} frames, {self.count} were written")
+        except BaseException as e:
+            self._leave(e)
+            if isinstance(e, (av.FFmpegError, OSError)):
+                raise cannot_write(self.path, str(e)) from e
+            raise
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Throw the unfinished movie away."""
+        with contextlib.suppress(Exception):
+            self._container.close()
+        self._leave(KeyboardInterrupt())
+
+    def _leave(self, error: BaseException) -> None:
+        # Tells whole_file that the block failed, so that it removes the temporary file.
+        with contextlib.suppress(BaseException):
+            self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+def _movie_timecode(first: PlateFrame, info: PlateInfo) -> str | None:
+    name = next((k for k in first.metadata if k.lower() == "smpte:timecode"), None)
+    value = first.metadata[name] if name else None
+    if isinstance(value, TypedValue):
+        return timecode.unpack(value.value)
+    if info.timecode and info.frames and info.fps:
+        return timecode.advance(info.timecode, first.frame - info.frames[0], info.fps)
+    return info.timecode
+
+
+def _movie_tags(path: Path) -> dict[str, str] | None:
+    """A movie's metadata, or None where it is no movie that can be opened."""
+    try:
+        with av.open(os.fspath(path)) as container:
+            return dict(container.metadata)
+    except (av.FFmpegError, OSError):
+        return None
+
+
+def _movie_length(path: Path) -> int:
+    """Frames that decode without damage."""
+    count = 0
+    with contextlib.suppress(av.FFmpegError, OSError), av.open(os.fspath(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.size and not packet.is_corrupt:
+                count += 1
+    return count
+
+
+def frames_of_movie(path: Path, info: PlateInfo, settings_hash: str) -> frozenset[int]:
+    """The frames that a whole movie with these settings holds, else none."""
+    tags = _movie_tags(path)
+    if not tags or tags.get("rotomem/settings") != settings_hash:
+        return frozenset()
+    count = 0
+    try:
+        with av.open(os.fspath(path)) as container:
+            for picture in container.decode(video=0):
+                if getattr(picture, "is_corrupt", False):
+                    return frozenset()
+                count += 1
+        first = int(tags["rotomem/first"])
+    except (av.FFmpegError, OSError, KeyError, ValueError):
+        return frozenset()
+    known = [f for f in sorted({*info.frames, *info.missing}) if f >= first]
+    return frozenset(known[:count])
