@@ -468,7 +468,7 @@ class _MovieFrames:
             pixel_aspect=movie.pixel_aspect,
             path=self.movie.path,
             source_frame=source,
-            metadata=movie.metadata,
+            metadata=self.movie.metadata(source),
         )
 
     def close(self) -> None:
