@@ -595,19 +595,21 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["exr", "png", "mov"])
 def test_write_when_disk_is_full_then_output_error_and_the_old_file_stays(tmp_path: Path, kind: str) -> None:
     about = info(Window(0, 0, 300, 200))
+    frame, matte = plate_frame(about), soft(about)
     out = tmp_path / ("m.mov" if kind == "mov" else f"m.%04d.{kind}")
     with MatteWriter(out, info=about, objects={1: "hero"}) as writer:
-        writer.write(plate_frame(about), {1: soft(about)})
+        writer.write(frame, {1: matte})
     path = writer.path(1001)
     before = path.read_bytes()
-    with (
-        files_no_larger_than(20_000),
-        pytest.raises(OutputError) as e,
-        MatteWriter(out, info=about, objects={1: "hero"}) as writer,
-    ):
-        writer.write(plate_frame(about), {1: soft(about)})
-    assert e.value.context["path"] == path and e.value.remedy
-    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+    for missing in (1, 8, 300, 4096, len(before) // 2, len(before) - 10):
+        with (
+            files_no_larger_than(len(before) - missing),
+            pytest.raises(OutputError) as e,
+            MatteWriter(out, info=about, objects={1: "hero"}) as writer,
+        ):
+            writer.write(frame, {1: matte})
+        assert e.value.context["path"] == path and e.value.remedy
+        assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
 def test_whole_file_when_the_rename_or_the_block_fails_then_nothing_is_left(tmp_path: Path) -> None:

@@ -379,6 +379,8 @@ class MatteWriter:
         _write_still("png", spec, pixels, path, part, frame.frame)
         self._verify(path, part, frame, dict.fromkeys(names, f"uint{self._depth}"), None)
         # The library's PNG writer says that all went well on a full disk.
+        if not _png_is_whole(part):
+            raise cannot_write(path, "the end of the file is missing", frame=frame.frame)
         still = _read_back(path, part, frame.frame)
         for k, name in enumerate(names):
             if not np.array_equal(still.arrays[name], pixels[..., k]):
@@ -466,6 +468,8 @@ class MatteWriter:
                 if file not in self._movie_frames:
                     self._movie_frames[file] = frames_of_movie(path, self.info, self.settings_hash)
                 return frame in self._movie_frames[file]
+        if self._format == "png" and not _png_is_whole(path):
+            return False
         try:
             header = read_header(path)
             if header.metadata.get("rotomem/settings") != self.settings_hash:
@@ -579,6 +583,12 @@ def _set_windows(spec: oiio.ImageSpec, data: Window, display: Window) -> None:
     spec.full_width, spec.full_height = display.width, display.height
 
 
+def _png_is_whole(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 12, 0))
+        return file.read() == b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no bytes, its name, its CRC
+
+
 def _read_back(path: Path, part: Path, frame: int) -> Still:
     """All pixels of a file just written; OutputError about `path` where they cannot be decoded."""
     try:
@@ -593,15 +603,18 @@ def _write_still(format: str, spec: oiio.ImageSpec, pixels: NDArray[Any], path: 
     output = oiio.ImageOutput.create(format)
     if output is None:
         raise cannot_write(path, f"this OpenImageIO writes no {format}", frame=frame)
+
+    def reason() -> str:
+        return _library_error(output).replace(os.fspath(part), path.name)
+
     # By format, not by name: the temporary name has no extension that says so. close() returns True even where
     # the pixels failed, so each step is asked, and the caller reads the header back.
     if not output.open(os.fspath(part), spec):
-        raise cannot_write(path, _library_error(output), frame=frame)
+        raise cannot_write(path, reason(), frame=frame)
     written = output.write_image(pixels)
-    reason = "" if written else _library_error(output)
-    closed = output.close()
-    if not (written and closed):
-        raise cannot_write(path, reason or _library_error(output), frame=frame)
+    why = "" if written else reason()
+    if not (output.close() and written):
+        raise cannot_write(path, why or reason(), frame=frame)
 
 
 def _library_error(output: oiio.ImageOutput) -> str:
