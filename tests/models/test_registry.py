@@ -12,7 +12,7 @@ import rotomem
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.xmem import XMem
 
-from ..engine.toy import TINY, tiny_model
+from engine.toy import TINY, tiny_model
 
 
 class Runs:
