@@ -1,0 +1,1 @@
+"""One loop per model and stage, readable top to bottom."""

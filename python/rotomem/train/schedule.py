@@ -1,0 +1,60 @@
+"""How far a training has come, and what follows from it: rates and stages.
+
+Everything is a function of progress, 0..1, which counts either time or steps; a run that has an hour and one that
+has a night differ in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rotomem.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Minutes of training, or steps; one of the two."""
+
+    minutes: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise UsageError("a training needs either minutes or steps", remedy="give exactly one of the two")
+
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """0 at the start, 1 when the budget is spent."""
+        if self.steps is not None:
+            return min(step / max(self.steps, 1), 1.0)
+        assert self.minutes is not None
+        return min(elapsed_s / max(self.minutes * 60, 1e-9), 1.0)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What batches look like until `until` (progress 0..1).
+
+    size      side of the clips in pixels, a multiple of 16
+    clips     clips a batch
+    frames    frames a clip
+    """
+
+    until: float
+    size: int
+    clips: int
+    frames: int
+
+
+def stage_at(stages: Sequence[Stage], progress: float) -> Stage:
+    """The stage that `progress` falls in; the last one beyond all."""
+    return next((s for s in stages if progress < s.until), stages[-1])
+
+
+def cosine_rate(progress: float, *, peak: float, warm_up: float = 0.02, floor: float = 0.01) -> float:
+    """Linear from 0 over the first `warm_up` of the run, then half a cosine down to `floor` times the peak."""
+    if progress < warm_up:
+        return peak * max(progress / warm_up, 1e-3)
+    done = (progress - warm_up) / (1 - warm_up)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))

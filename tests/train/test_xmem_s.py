@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from rotomem.errors import CheckpointError
+from rotomem.models.xmem import XMem, XMemConfig
+from rotomem.train.checkpoint import export_weights, load_checkpoint, save_checkpoint
+from rotomem.train.compose import ComposeConfig, Composer
+from rotomem.train.data import PicturePool
+from rotomem.train.recipes.xmem_s import Recipe, Run, clip_losses, optimiser_for, train
+from rotomem.train.schedule import Budget, Stage
+
+TINY = XMemConfig(
+    key_block="basic",
+    key_stem=16,
+    key_planes=(16, 16, 32),
+    key_depths=(1, 1, 1),
+    value_stem=16,
+    value_planes=(16, 16, 16),
+    value_depths=(1, 1, 1),
+    key_dim=16,
+    value_dim=32,
+    sensory_dim=16,
+    decoder=(32, 16, 16),
+    update_dim=16,
+)
+RECIPE = Recipe(
+    stages=(Stage(0.5, 48, 2, 3), Stage(1.0, 64, 2, 3)),
+    network=TINY,
+    warm_up=0.1,
+    checkpoint_s=1e9,
+    rate=2e-3,
+)
+
+
+def entries(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_train_when_stopped_and_resumed_then_losses_are_those_of_one_run(pool: PicturePool, tmp_path: Path) -> None:
+    budget = Budget(steps=8)
+    train(pool, tmp_path / "whole", budget, recipe=RECIPE)
+
+    def stop_after_three(entry: dict[str, float]) -> None:
+        if entry["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    path = train(pool, tmp_path / "parts", budget, recipe=RECIPE, report=stop_after_three)
+    assert load_checkpoint(path)["step"] == 3
+    torch.manual_seed(99)  # what another process would have
+    train(pool, tmp_path / "parts", budget, recipe=RECIPE, resume=True)
+    whole, parts = entries(tmp_path / "whole"), entries(tmp_path / "parts")
+    assert [e["step"] for e in parts] == list(range(1, 9))
+    for key in ("loss", "norm", "rate", "overlap"):
+        assert [e[key] for e in whole] == [e[key] for e in parts]
+    a, b = (load_checkpoint(tmp_path / run / "checkpoint.pt")["average"] for run in ("whole", "parts"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_train_when_clips_are_few_then_loss_falls(pool: PicturePool) -> None:
+    torch.manual_seed(2)
+    still = ComposeConfig(still=1, bend=0, region=0, grain=(0, 0), lighting=(0, 0), soft=0)
+    clips = Composer(pool, still).compose(torch.Generator().manual_seed(2), clips=4, frames=3, size=64, objects=1)
+    model = XMem(TINY).train()
+    optimiser = optimiser_for(model, RECIPE)
+    rng = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(40):
+        result = clip_losses(model, clips, RECIPE, rng, share=1.0, rounded=False)
+        optimiser.zero_grad()
+        result.total.backward()
+        optimiser.step()
+        losses.append(float(result.total.detach()))
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_clip_losses_when_run_then_every_weight_gets_a_gradient(pool: PicturePool) -> None:
+    model = XMem(TINY).train()
+    clips = Composer(pool).compose(torch.Generator().manual_seed(3), clips=4, frames=3, size=64, objects=2)
+    clip_losses(model, clips, RECIPE, torch.Generator(), share=1.0, rounded=True).total.backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None]
+    assert silent == []
+
+
+def test_export_weights_when_loaded_then_they_are_the_average_in_half(pool: PicturePool, tmp_path: Path) -> None:
+    path = train(pool, tmp_path, Budget(steps=2), recipe=RECIPE)
+    out = export_weights(path, tmp_path / "weights" / "tiny.safetensors", version="7")
+    tensors = load_file(out)
+    average = load_checkpoint(path)["average"]
+    assert all(torch.equal(v, average[k].half()) for k, v in tensors.items())
+    missing, unexpected = XMem(TINY).load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    assert not unexpected and all(k.endswith("num_batches_tracked") for k in missing)
+    assert XMemConfig.from_state_dict(tensors) == TINY
+    with safe_open(str(out), "pt") as file:
+        assert file.metadata()["version"] == "7" and file.metadata()["steps"] == "2"
+
+
+def test_load_checkpoint_when_file_is_damaged_then_error_names_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"bad\.pt"):
+        load_checkpoint(tmp_path / "bad.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_save_checkpoint_when_writing_fails_then_the_old_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({"step": 1}, path)
+    with pytest.raises((AttributeError, TypeError, RuntimeError, Exception)):
+        save_checkpoint({"step": lambda: 2}, path)
+    assert load_checkpoint(path)["step"] == 1
+
+
+def test_run_when_batch_is_not_finite_then_weights_stay(pool: PicturePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(RECIPE, pool)
+    before = {k: v.clone() for k, v in run.model.named_parameters()}
+    compose = run.composer.compose
+
+    def broken(*args: object, **kwargs: object) -> object:
+        clips = compose(*args, **kwargs)  # type: ignore[arg-type]
+        clips.images.fill_(float("nan"))
+        return clips
+
+    monkeypatch.setattr(run.composer, "compose", broken)
+    run.advance(0.5)
+    assert all(torch.equal(v, before[k]) for k, v in run.model.named_parameters())
