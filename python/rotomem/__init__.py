@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rotomem.engine.session import Session
-    from rotomem.engine.shot import Report, track
+    from rotomem.engine.report import Report
+    from rotomem.engine.shot import track
     from rotomem.errors import RotomemError
     from rotomem.models.interface import VOSModel as Model
     from rotomem.models.registry import build_model, load_model
@@ -31,7 +32,7 @@ __all__ = ["Model", "Report", "RotomemError", "Session", "build_model", "load_mo
 
 _HOMES = {
     "Model": ("rotomem.models.interface", "VOSModel"),
-    "Report": ("rotomem.engine.shot", "Report"),
+    "Report": ("rotomem.engine.report", "Report"),
     "RotomemError": ("rotomem.errors", "RotomemError"),
     "Session": ("rotomem.engine.session", "Session"),
     "build_model": ("rotomem.models.registry", "build_model"),

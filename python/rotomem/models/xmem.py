@@ -215,7 +215,7 @@ class ValueEncoder(nn.Module):
         g = torch.cat([picture, masks[:, :, None], others[:, :, None]], 2).flatten(0, 1)
         g = F.relu(F.max_pool2d(self.bn1(self.conv1(g)), 3, 2, 1))
         g = self.layer3(self.layer2(self.layer1(g)))
-        return self.fuser(f16, g.view(b, o, *g.shape[1:]))  # type: ignore[no-any-return]
+        return self.fuser(f16, g.view(b, o, *g.shape[1:]))
 
 
 class HiddenUpdate(nn.Module):

@@ -97,7 +97,7 @@ class CBAM(nn.Module):
         self.SpatialGate = SpatialGate()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.SpatialGate(self.ChannelGate(x))  # type: ignore[no-any-return]
+        return self.SpatialGate(self.ChannelGate(x))
 
 
 class FeatureFusion(nn.Module):
