@@ -11,6 +11,8 @@ import av
 import numpy as np
 import OpenImageIO as oiio
 
+_TYPES = {"float16": "half", "float32": "float", "uint32": "uint", "uint16": "uint16", "uint8": "uint8"}
+
 
 def ramp(height: int = 24, width: int = 32, channels: int = 3, dtype: Any = np.float16) -> np.ndarray:
     """[h, w, C] of values that differ at every place and channel, within 0..1 (0..max for integers)."""
@@ -31,7 +33,7 @@ def spec_of(
     formats: Sequence[str] | None = None,
 ) -> oiio.ImageSpec:
     h, w, c = pixels.shape
-    spec = oiio.ImageSpec(w, h, c, oiio.TypeDesc(str({"float16": "half"}.get(pixels.dtype.name, pixels.dtype.name))))
+    spec = oiio.ImageSpec(w, h, c, oiio.TypeDesc(_TYPES[pixels.dtype.name]))
     if channels is not None:
         spec.channelnames = tuple(channels)
         spec.alpha_channel = channels.index("A") if "A" in channels else -1

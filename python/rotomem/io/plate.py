@@ -64,6 +64,7 @@ class PlateInfo:
     view            the view read, None where the plate has none
     pixel_type      "half", "float", "uint", "uint8", "uint16"
     notes           sentences worth telling the user once
+    first_file      path of the first frame (or of the movie): what a config's file rules look at
     """
 
     path: str
@@ -87,6 +88,7 @@ class PlateInfo:
     compression: str | None = None
     colour_hints: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first_file: str = ""
 
 
 class _Source(Protocol):
@@ -242,6 +244,13 @@ def canvas_image(frame: PlateFrame, canvas: Window, *, dtype: DTypeLike = np.flo
     canvas    any window; what of the data window lies outside it is cut
     returns   [H, W, 3] of `dtype`; integer pixels scaled to 0..1, floats as they are
     """
+    if frame.data_window == canvas and np.issubdtype(frame.rgb.dtype, np.floating):
+        whole = frame.rgb.base
+        if isinstance(whole, np.ndarray) and whole.flags.c_contiguous and whole.shape == (*frame.rgb.shape[:2], 4):
+            # RGB of an RGBA buffer: converting all of it in one run takes a third of the time that gaps cost.
+            place = (frame.rgb.ctypes.data - whole.ctypes.data) // whole.itemsize
+            return whole.astype(dtype)[:, :, place : place + 3]
+        return frame.rgb.astype(dtype)
     out = np.zeros((canvas.height, canvas.width, 3), dtype)
     common = frame.data_window.intersect(canvas)
     if common.empty:
@@ -355,6 +364,7 @@ def _open_stills(
         pixel_type=_widest(scan.types),
         compression=first.parts[rgb[0].part].compression,
         colour_hints=first.colour_hints,
+        first_file=str(first_path),
         notes=_notes(files, policy, first, rgb, view, scan),
     )
     return Plate(info, plan, _Stills(files.files, layer, view))
@@ -512,6 +522,7 @@ def _open_movie(files: FrameFiles, policy: str, layer: str | None, view: str | N
             compression=movie.codec,
             colour_hints=movie.colour_hints,
             notes=tuple(notes),
+            first_file=str(path),
         )
     except BaseException:
         source.close()
