@@ -14,8 +14,9 @@
 // valid     elements whose byte is 0 do not exist. None left, or N = 0: std::invalid_argument.
 // Usage     weights are added as integers (2^-40 each), in pieces that do not depend on the number of threads:
 //           the same bytes come out for any number. So does the readout.
-// Accuracy  float32. The squares are expanded (two multiply-adds a pair and channel) after the keys have been
-//           moved so that a typical query lies at the origin, which keeps far-away keys from cancelling.
+// Accuracy  float32. The squares are expanded (two multiply-adds a pair and channel) after the keys have been moved
+//           so that a typical one lies at the origin, which keeps far-away keys from cancelling. The error against
+//           float64 is at most twice that of the dense formula in float32 torch.
 // Scratch   owned here: a packed copy of the keys (CK*N floats), and per thread 64 queries' candidates.
 // Threads   the calling one and threads - 1 more, which end with the call.
 #pragma once

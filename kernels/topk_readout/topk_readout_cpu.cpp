@@ -64,17 +64,16 @@ struct Packed {
   std::int64_t panels = 0;
 };
 
-// Per channel, the median over up to 65 queries: a point near which the scores that matter are made. A mean would
-// follow a single outlier away from all others.
-std::vector<float> typical_query(Span<const float, 2> query) {
-  const std::int64_t channels = query.size[0], positions = query.size[1];
-  const std::int64_t samples = std::min<std::int64_t>(positions, 65);
-  std::vector<float> typical(static_cast<std::size_t>(channels)), seen;
-  for (std::int64_t c = 0; c < channels; ++c) {
+// Per channel, the median over up to 65 elements: where most of the memory lies. A mean would follow a single outlier
+// away from all others.
+std::vector<float> typical_key(Span<const float, 2> key, const std::vector<std::uint32_t>& element) {
+  const std::size_t samples = std::min<std::size_t>(element.size(), 65);
+  std::vector<float> typical(static_cast<std::size_t>(key.size[0])), seen;
+  for (std::int64_t c = 0; c < key.size[0]; ++c) {
     seen.clear();
-    for (std::int64_t s = 0; s < samples; ++s) {
-      const float q = query(c, s * positions / samples);
-      if (is_match(q)) seen.push_back(q);
+    for (std::size_t s = 0; s < samples; ++s) {
+      const float k = key(c, element[s * element.size() / samples]);
+      if (is_match(k)) seen.push_back(k);
     }
     if (seen.empty()) continue;
     const auto middle = seen.begin() + static_cast<std::ptrdiff_t>(seen.size() / 2);
@@ -92,14 +91,14 @@ Packed pack(const TopkReadout& read, const Form& form, const Loops& loops, int t
     if (!read.valid || read.valid(n)) packed.element.push_back(static_cast<std::uint32_t>(n));
   packed.elements = static_cast<std::int64_t>(packed.element.size());
   check(packed.elements > 0, "every memory element is masked out");
+  packed.origin = form.squares ? typical_key(read.key, packed.element)
+                               : std::vector<float>(static_cast<std::size_t>(channels), 0.0f);
   packed.panels = (packed.elements + width - 1) / width;
   const std::int64_t columns = packed.panels * width;
   packed.element.resize(static_cast<std::size_t>(columns), packed.element.back());
   packed.key.reset(new float[static_cast<std::size_t>(columns * channels)]);
   packed.scale.assign(static_cast<std::size_t>(columns), std::nanf(""));
   packed.bias.assign(static_cast<std::size_t>(columns), 0.0f);
-  packed.origin = form.squares ? typical_query(read.query_key)
-                               : std::vector<float>(static_cast<std::size_t>(channels), 0.0f);
 
   const float root = 1.0f / std::sqrt(static_cast<float>(channels));
   parallel_for(packed.panels, packed.elements * channels > 65536 ? threads : 1, [&](std::int64_t panel, int) {
@@ -115,9 +114,11 @@ Packed pack(const TopkReadout& read, const Form& form, const Loops& loops, int t
       packed.scale[static_cast<std::size_t>(panel * width + w)] =
           root * (read.shrinkage ? read.shrinkage(element[w]) : 1.0f);
     if (form.squares && !form.selected) {
-      float* bias = packed.bias.data() + panel * width;
-      for (std::int64_t c = 0; c < channels; ++c)
-        for (std::int64_t w = 0; w < width; ++w) bias[w] -= to[c * width + w] * to[c * width + w];
+      for (std::int64_t w = 0; w < width; ++w) {
+        double square = 0.0;
+        for (std::int64_t c = 0; c < channels; ++c) square += static_cast<double>(to[c * width + w]) * to[c * width + w];
+        packed.bias[static_cast<std::size_t>(panel * width + w)] = static_cast<float>(-square);
+      }
     }
   });
   return packed;
@@ -126,14 +127,14 @@ Packed pack(const TopkReadout& read, const Form& form, const Loops& loops, int t
 // One thread's scratch.
 struct Worker {
   std::vector<float> query;        // [groups, CK, 1 or 2, group]
-  std::vector<float> query_bias;   // [chunk]
+  std::vector<float> query_bias;   // [groups, 2, group]
   std::vector<float> threshold;    // [chunk]
   std::vector<float> tile, weight; // [group, width]
   std::vector<std::uint32_t> hits;
   std::vector<std::uint64_t> candidates;  // [chunk, capacity]
   std::vector<std::int32_t> held;         // [chunk] candidates so far
   std::vector<float> top, share;          // [chunk] greatest similarity; k weights
-  std::vector<double> sum;                // [chunk] of exponentials
+  std::vector<double> sum;                // [chunk] of squares, later of exponentials
   std::vector<const float*> rows;
   std::vector<float> mixed;               // [O, chunk, pitch]
   std::vector<float> panel_usage;         // [width]
@@ -145,25 +146,32 @@ void pack_queries(const TopkReadout& read, const Form& form, const Loops& loops,
   const std::int64_t channels = read.key.size[0], group = loops.group, parts = form.selected ? 2 : 1;
   const std::int64_t groups = (count + group - 1) / group;
   worker.query.assign(static_cast<std::size_t>(groups * channels * parts * group), 0.0f);
-  worker.query_bias.assign(static_cast<std::size_t>(groups * group), 0.0f);
+  worker.query_bias.assign(static_cast<std::size_t>(groups * 2 * group), 0.0f);
+  worker.sum.assign(static_cast<std::size_t>(count), 0.0);
   for (std::int64_t c = 0; c < channels; ++c) {
     const float origin = packed.origin[static_cast<std::size_t>(c)];
     for (std::int64_t p = 0; p < count; ++p) {
       float* to = worker.query.data() + ((p / group) * channels + c) * parts * group + p % group;
-      float& bias = worker.query_bias[static_cast<std::size_t>(p)];
+      double& square = worker.sum[static_cast<std::size_t>(p)];  // in double: it may dwarf the scores' differences
       const float q = read.query_key(c, first + p) - origin;
       if (form.selected) {
         const float e = read.selection(c, first + p);
         to[0] = -e;
         to[group] = 2.0f * e * q;
-        bias -= e * q * q;
+        square += static_cast<double>(e) * q * q;
       } else if (form.squares) {
         to[0] = 2.0f * q;
-        bias -= q * q;
+        square += static_cast<double>(q) * q;
       } else {
         to[0] = q;
       }
     }
+  }
+  for (std::int64_t p = 0; p < count; ++p) {
+    const double square = worker.sum[static_cast<std::size_t>(p)];
+    float* to = worker.query_bias.data() + (p / group) * 2 * group + p % group;
+    to[0] = static_cast<float>(-square);
+    to[group] = std::isfinite(to[0]) ? static_cast<float>(-square - static_cast<double>(to[0])) : 0.0f;
   }
 }
 
@@ -241,7 +249,7 @@ class Reader {
                                packed_.scale.data() + panel * loops_.width,
                                packed_.bias.data() + panel * loops_.width,
                                worker.query.data() + group * channels * parts * loops_.group,
-                               worker.query_bias.data() + group * loops_.group,
+                               worker.query_bias.data() + group * 2 * loops_.group,
                                worker.threshold.data() + group * loops_.group, static_cast<int>(channels),
                                form_.selected, worker.tile.data(), worker.hits.data());
   }
@@ -391,7 +399,7 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   check(elements < (std::int64_t{1} << 31), "more than 2^31 memory elements");
   check_size("query_key CK", read.query_key.size[0], channels);
   check_size("value N", read.value.size[1], elements);
-  check(read.value.size[2] <= 1 || read.value.stride[2] == 1, "value channels are not contiguous");
+  check(read.value.size[2] <= 1 || read.value.size[0] == 0 || read.value.stride[2] == 1, "value channels are not contiguous");
   if (read.shrinkage) check_size("shrinkage N", read.shrinkage.size[0], elements);
   if (read.selection) {
     check_size("selection CK", read.selection.size[0], channels);
@@ -403,7 +411,7 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   check_size("readout O", read.readout.size[0], read.value.size[0]);
   check_size("readout CV", read.readout.size[1], read.value.size[2]);
   check_size("readout P", read.readout.size[2], positions);
-  check(positions <= 1 || read.readout.stride[2] == 1, "readout positions are not contiguous");
+  check(positions <= 1 || read.readout.size[0] == 0 || read.readout.stride[2] == 1, "readout positions are not contiguous");
   if (read.usage) check_size("usage N", read.usage.size[0], elements);
   Reader(read, loops_for(instructions), threads).run(threads);
 }

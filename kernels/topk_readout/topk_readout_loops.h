@@ -20,7 +20,7 @@ struct Loops {
                        const float* scale,       // [width], NaN past the last element
                        const float* bias,        // [width]
                        const float* query,       // [CK, group], or [CK, 2, group] of minus_e, two_eq
-                       const float* query_bias,  // [group]
+                       const float* query_bias,  // [2, group]: rounded, and what rounding lost
                        const float* threshold,   // [group]
                        int channels, bool selected,
                        float* out,           // [group, width]

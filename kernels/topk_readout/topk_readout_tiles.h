@@ -19,7 +19,7 @@ inline bool tile(const float* key, const float* scale, const float* bias, const 
   constexpr int width = VECTORS * V::lanes;
   typename V::Reg sum[GROUP][VECTORS];
   for (int g = 0; g < GROUP; ++g)
-    for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::zero();
+    for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::all(query_bias[GROUP + g]);
   for (int c = 0; c < channels; ++c) {
     typename V::Reg k[VECTORS];
     for (int v = 0; v < VECTORS; ++v) k[v] = V::load(key + v * V::lanes);
@@ -45,7 +45,7 @@ inline bool tile(const float* key, const float* scale, const float* bias, const 
     std::uint32_t bits = 0;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) {
-      const typename V::Reg biased = V::add(V::add(sum[g][v], own), V::load(bias + v * V::lanes));
+      const typename V::Reg biased = V::add(V::add(sum[g][v], V::load(bias + v * V::lanes)), own);
       sum[g][v] = V::mul(biased, V::load(scale + v * V::lanes));
       bits |= V::above(sum[g][v], least) << (v * V::lanes);
     }

@@ -43,9 +43,9 @@ def read_memory(
     """Tell every query position what the memory holds there.
 
     Each position attends to its `top_k` most similar elements by a softmax over their similarities (the forms are
-    in `rotomem.ops.similarity`). Equal scores go to the lower n, so a render repeats bit for bit on one machine,
-    whatever the number of threads. A score that is not a finite number counts as no match at all; a position
-    without any match reads zeros and uses nothing.
+    in `rotomem.ops.similarity`). Equal scores go to the lower n, so a render repeats bit for bit on one machine (with
+    the native kernels whatever the number of threads). A score that is not a finite number counts as no match at all;
+    a position without any match reads zeros and uses nothing.
 
     key          [B, CK, N]      N elements, N >= 1
     query_key    [B, CK, P]      float32, float16, bfloat16 or float64 (halves are computed in float32)

@@ -1,0 +1,107 @@
+"""The native kernel by itself: what the public function never lets through, and arithmetic at its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.cases import CASES, reference
+
+kernels = pytest.importorskip("rotomem._kernels", reason="the native kernels are not built")
+SETS = kernels.instruction_sets()
+every_set = pytest.mark.parametrize("instructions", SETS)
+
+
+def call(inputs, top_k=30, instructions="auto", threads=1, **change):
+    readout = np.full((inputs.value.shape[0], inputs.value.shape[1], inputs.query_key.shape[1]), np.nan, np.float32)
+    usage = np.full(inputs.key.shape[1], np.nan, np.float32)
+    arguments = {
+        "key": inputs.key,
+        "query_key": inputs.query_key,
+        "value": np.ascontiguousarray(inputs.value.transpose(0, 2, 1)),
+        "shrinkage": inputs.shrinkage,
+        "selection": inputs.selection,
+        "readout": readout,
+        "usage": usage,
+        "top_k": top_k,
+        "instructions": instructions,
+        "threads": threads,
+        **change,
+    }
+    kernels.topk_readout(**arguments)
+    return readout, usage
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return CASES[0].make()
+
+
+def test_portable_code_is_always_there():
+    assert SETS[0] == "portable"
+
+
+@every_set
+def test_every_output_is_written(inputs, instructions):
+    readout, usage = call(inputs, instructions=instructions)
+    assert np.isfinite(readout).all()
+    assert np.isfinite(usage).all()
+
+
+@every_set
+def test_threads_beyond_the_work_are_harmless(inputs, instructions):
+    one, many = call(inputs, instructions=instructions), call(inputs, instructions=instructions, threads=50)
+    assert one[0].tobytes() == many[0].tobytes()
+    assert one[1].tobytes() == many[1].tobytes()
+
+
+@every_set
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0, 200.0])
+def test_full_softmax_keeps_its_precision(instructions, spread):
+    """Scores from 0 down to -spread: the vector exponential against NumPy's."""
+    n = 1000
+    key = -np.linspace(0, spread, n)[None].astype(np.float32)
+    value = np.eye(n, dtype=np.float32)[None]
+    readout = np.empty((1, n, 1), np.float32)
+    kernels.topk_readout(
+        key=key,
+        query_key=np.ones((1, 1), np.float32),
+        value=value,
+        readout=readout,
+        top_k=0,
+        similarity="dot",
+        instructions=instructions,
+    )
+    truth = reference("topk_readout").weights(key.astype(np.float64).T)
+    assert np.abs(readout[0, :, 0] - truth[:, 0]).max() <= 1e-6 * truth.max()
+    large = truth[:, 0] > 1e-30
+    assert np.allclose(readout[0, large, 0], truth[large, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"key": np.zeros((64, 700))}, "key has type float64"),
+        ({"key": np.zeros(700, np.float32)}, "key has 1 dimensions, expected 2"),
+        ({"query_key": np.zeros((63, 90), np.float32)}, "query_key CK is 63, expected 64"),
+        ({"shrinkage": np.zeros(3, np.float32)}, "shrinkage N is 3, expected 700"),
+        ({"selection": np.zeros((64, 3), np.float32)}, "selection P is 3, expected 90"),
+        ({"valid": np.zeros(700, np.uint8)}, "masked out"),
+        ({"valid": np.ones(700, np.float32)}, "valid has type float32"),
+        ({"value": np.zeros((1, 700, 64), np.float32)[..., ::2]}, "not contiguous"),
+        ({"value": np.zeros((2, 700, 32), np.float32)}, "readout O is 1, expected 2"),
+        ({"similarity": "dot"}, "belong to anisotropic_l2"),
+        ({"similarity": "cosine"}, "no similarity called cosine"),
+        ({"instructions": "mmx"}, "no instructions called mmx"),
+    ],
+)
+def test_kernel_refuses_what_does_not_fit(inputs, change, says):
+    with pytest.raises(ValueError, match=says):
+        call(inputs, **change)
+
+
+def test_kernel_refuses_to_write_where_it_must_not(inputs):
+    frozen = np.zeros((1, 32, 90), np.float32)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match=r"not writeable|read-only"):
+        call(inputs, readout=frozen)
