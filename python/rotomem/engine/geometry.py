@@ -59,7 +59,6 @@ def from_network(probabilities: Tensor, height: int, width: int) -> Tensor:
     lead, (h, w) = probabilities.shape[:-2], probabilities.shape[-2:]
     if height >= h and width >= w:
         flat = probabilities.float().reshape(-1, 1, h, w)
-        # The mean of values in 0..1 may leave 0..1 by rounding; float32 bilinear weights do not sum exactly to 1.
         enlarged = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
         return enlarged.view(*lead, height, width)
     rows = _resample(probabilities.float(), probabilities.ndim - 2, height)
@@ -114,7 +113,8 @@ class ShotGeometry:
 
     def masks(self, alpha: Tensor) -> Tensor:
         """Coverage [O, H, W] on the canvas to what the session takes, [O, h, w] with the rim."""
-        return self.add_rim(self.shrink(alpha.permute(1, 2, 0))).permute(2, 0, 1).contiguous()
+        # An average of values in 0..1 may leave 0..1 by a rounding error.
+        return self.add_rim(self.shrink(alpha.permute(1, 2, 0))).permute(2, 0, 1).clamp(0, 1).contiguous()
 
     def restore(self, probabilities: Tensor) -> Tensor:
         """Session probabilities [O, h, w] with the rim to the canvas [O, H, W], 0..1."""

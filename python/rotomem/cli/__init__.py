@@ -1,0 +1,98 @@
+"""The command line: `rotomem VERB ...`, one module a verb.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 input missing, 4 partly done, 130 interrupted. An error is one line on
+stderr; --debug (or ROTOMEM_DEBUG=1) shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TextIO
+
+from rotomem.errors import RotomemError
+
+_VERBS = ("track", "info", "demo", "eval", "train")
+"""Modules of this package with `add_parser(subparsers)` and `run(args) -> int`. They import the engine inside
+`run`: --help must not wait for torch."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and never raises for what a user can do wrong.
+
+    argv    arguments without the program's name; None: the process's
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _survive_odd_names(stream)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Taken out here so that it works before and after the verb.
+    debug = "--debug" in arguments or os.environ.get("ROTOMEM_DEBUG", "") not in ("", "0")
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        args = _parser().parse_args(arguments)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else (0 if exit.code is None else 1)
+    except KeyboardInterrupt:
+        print("rotomem: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`rotomem info | head`); the flush at exit must not complain again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        print(f"rotomem: {describe(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, RotomemError) else 1
+
+
+def describe(error: BaseException) -> str:
+    """An error as one line for the one who gave the command."""
+    if isinstance(error, RotomemError):
+        text = str(error)
+    elif isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        text = "out of memory; use a smaller --size, fewer objects, or --device cpu"
+    else:
+        text = f"unexpected {type(error).__name__}: {error}; run again with --debug and report what it shows"
+    return " ".join(text.split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rotomem",
+        description="Rotoscoping with memory: one key mask in, a matte for every frame of a plate out.",
+        epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 input missing, 4 partly done, 130 interrupted. "
+        "--debug or ROTOMEM_DEBUG=1 shows tracebacks.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in _VERBS:
+        if find_spec(f"rotomem.cli.{verb}") is None:
+            continue
+        module = import_module(f"rotomem.cli.{verb}")
+        module.add_parser(subparsers)
+        subparsers.choices[verb].set_defaults(run=module.run)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from rotomem import __version__
+
+        print(f"rotomem {__version__}")
+        parser.exit()
+
+
+def _survive_odd_names(stream: TextIO) -> None:
+    """A path that the terminal's encoding lacks is shown escaped instead of ending the run."""
+    with contextlib.suppress(AttributeError, ValueError):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]

@@ -1,0 +1,111 @@
+"""`rotomem info`: what was understood of a plate."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from rotomem.cli.track import add_colour_options, add_plate_options
+from rotomem.errors import ColourError
+
+if TYPE_CHECKING:
+    from rotomem.io.plate import PlateInfo
+
+    SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: SubParsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "info",
+        help="say what is understood of a plate",
+        description="Say what is understood of PLATE: frames, windows, channels, colour, and what track would do.",
+    )
+    parser.add_argument("plate", metavar="PLATE")
+    add_plate_options(parser, missing="skip")
+    add_colour_options(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the parsed arguments say; exit code."""
+    from rotomem.io.colour import decide_colour
+    from rotomem.io.plate import open_plate
+
+    with open_plate(args.plate, frames=args.frames, missing=args.missing, layer=args.layer, view=args.view) as plate:
+        info = plate.info
+    try:
+        colour = decide_colour(
+            info,
+            input_space=args.input_space,
+            transform=args.transform,
+            exposure=args.exposure,
+            display=args.display,
+            view=args.display_view,
+            config=args.ocio_config,
+        ).sentence
+    except ColourError as error:
+        if args.input_space or args.display or args.display_view or args.ocio_config:
+            raise
+        colour = f"undecided: {error}"
+    facts = describe(info)
+    facts["colour decision"] = colour.removeprefix("Colour: ")
+    if args.json:
+        print(json.dumps({**_plain(info), "colour_decision": colour}, indent=2, ensure_ascii=False))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {value}")
+    for note in info.notes:
+        print(f"{'note':{width}}  {note}")
+    return 0
+
+
+def describe(info: PlateInfo) -> dict[str, str]:
+    """Name of a fact -> the fact, in the order they are read; what a plate does not say is left out."""
+    from rotomem.io.sequence import compact_frames
+
+    facts = {
+        "plate": info.path,
+        "kind": info.kind,
+        "frames": f"{compact_frames(info.frames)} ({len(info.frames)})",
+        "missing": compact_frames(info.missing) if info.missing else "",
+        "display window": str(info.display_window),
+        "canvas": str(info.canvas) if info.canvas != info.display_window else "",
+        "pixel aspect": f"{info.pixel_aspect:g}",
+        "channels": ", ".join(info.channels),
+        "layers": ", ".join(info.layers),
+        "layer read": info.layer,
+        "views": ", ".join(info.views),
+        "view read": info.view or "",
+        "parts": ", ".join(info.parts),
+        "pixel type": info.pixel_type,
+        "compression": info.compression or "",
+        "rate": f"{float(info.fps):.3f} fps ({info.fps})" if info.fps else "",
+        "timecode": info.timecode or "",
+        "colour hints": ", ".join(f"{k}={_short(v)}" for k, v in info.colour_hints.items()),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return "(" + " ".join(_short(v) for v in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain(info: PlateInfo) -> dict[str, Any]:
+    """PlateInfo as JSON values; windows as [x0, y0, x1, y1], half-open."""
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(info):
+        value = getattr(info, field.name)
+        if field.name in ("display_window", "canvas"):
+            value = [value.x0, value.y0, value.x1, value.y1]
+        elif field.name == "fps" and value is not None:
+            value = str(value)
+        elif field.name == "colour_hints":
+            value = json.loads(json.dumps(dict(value), default=str))
+        out[field.name] = value
+    return out

@@ -1,0 +1,294 @@
+"""`rotomem track`: a plate and key masks in, a matte for every frame out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rotomem.cli.progress import STYLES, Reporter, make_progress, size_text
+from rotomem.errors import RotomemError, UsageError
+
+if TYPE_CHECKING:
+    from rotomem.engine.report import Report
+
+    SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_OPTIONS = (
+    *("frames", "missing", "layer", "view", "input_space", "transform", "exposure", "display", "display_view"),
+    *("ocio_config", "model", "device", "dtype", "size", "rim", "mem_every", "top_k", "min_working_frames"),
+    *("max_working_frames", "prototypes", "max_long_term", "long_term", "deep_update_every", "format", "depth"),
+    *("rgb", "per_object", "compression", "resume", "overwrite"),
+)
+"""Arguments that are fields of TrackOptions by the same name."""
+
+
+def add_parser(subparsers: SubParsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "track",
+        help="write a matte for every frame of a plate, from key masks on some of them",
+        description="Write a matte for every frame of PLATE, from key masks on some of them.",
+        epilog="example: rotomem track plates/sh010.%%04d.exr --mask 1001=roto/hero.png -o mattes/",
+    )
+    parser.add_argument("plate", metavar="PLATE", help="sh010.%%04d.exr, sh010.####.exr, a folder, a movie, ...")
+    parser.add_argument("-o", "--out", required=True, help="a folder, mattes/hero.%%04d.exr, or mattes/hero.mov")
+    parser.add_argument(
+        "-m",
+        "--mask",
+        dest="masks",
+        action="append",
+        required=True,
+        metavar="[NAME@]FRAME=PATH[:CHANNEL]",
+        help="a label map, or one object's soft matte; give it again for more objects and more keys",
+    )
+    add_plate_options(parser, missing="error")
+    add_colour_options(parser)
+
+    network = parser.add_argument_group("model")
+    network.add_argument("--model", default="xmem-s", help="bundled model or checkpoint file (%(default)s)")
+    network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+    network.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (%(default)s)")
+    network.add_argument(
+        "--size", type=_size, default=480, metavar="N", help="shorter side the network sees, or full (%(default)s)"
+    )
+    network.add_argument(
+        "--rim", type=int, default=0, metavar="N", help="replicate the picture's border by N network pixels"
+    )
+    network.add_argument("--threads", type=_positive, metavar="N", help="CPU threads of the network")
+
+    memory = parser.add_argument_group("memory")
+    memory.add_argument(
+        "--mem-every", type=int, default=5, metavar="N", help="memorise every Nth frame (%(default)s)"
+    )
+    memory.add_argument("--top-k", type=_top_k, default=30, metavar="N", help="elements a pixel attends to, or all")
+    memory.add_argument("--min-working-frames", type=int, default=5, metavar="N")
+    memory.add_argument("--max-working-frames", type=int, default=10, metavar="N")
+    memory.add_argument("--prototypes", type=int, default=128, metavar="N")
+    memory.add_argument("--max-long-term", type=int, default=10000, metavar="N")
+    memory.add_argument(
+        "--no-long-term", dest="long_term", action="store_false", help="keep every memory frame; memory then grows"
+    )
+    memory.add_argument("--deep-update-every", type=int, default=-1, metavar="N", help="-1: with every memory frame")
+
+    mattes = parser.add_argument_group("mattes")
+    mattes.add_argument("--format", choices=("exr", "png", "mov"), help="default: what OUT's name says, else exr")
+    mattes.add_argument("--depth", choices=("half", "float", "8", "16", "10"), help="default: half, or 16 for PNG")
+    mattes.add_argument(
+        "--rgb", choices=("none", "keep", "premult"), default="none", help="the plate's RGB beside (%(default)s)"
+    )
+    mattes.add_argument("--per-object", action="store_true", help="one sequence for each object")
+    mattes.add_argument("--compression", default="zip", help="lossless EXR compression (%(default)s)")
+
+    run = parser.add_argument_group("run")
+    existing = run.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="redo what is missing, damaged or made with other settings"
+    )
+    existing.add_argument("--overwrite", action="store_true", help="replace mattes that exist")
+    run.add_argument("--dry-run", action="store_true", help="look at everything, write nothing")
+    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write a report; without FILE to stdout")
+    run.add_argument("--progress", choices=STYLES, default="auto", help="a bar, or lines for a farm (%(default)s)")
+    run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
+
+
+def add_plate_options(parser: argparse.ArgumentParser, *, missing: str) -> None:
+    """Which part of a plate."""
+    plate = parser.add_argument_group("plate")
+    plate.add_argument("--frames", metavar="RANGE", help="1001-1100, 1001-1100x2,1120 (all)")
+    plate.add_argument(
+        "--missing",
+        choices=("error", "skip", "hold", "black"),
+        default=missing,
+        help="what to do about frames that are not there (%(default)s)",
+    )
+    plate.add_argument("--layer", help="layer or part that holds the picture")
+    plate.add_argument("--view", help="view of a multi-view plate")
+
+
+def add_colour_options(parser: argparse.ArgumentParser) -> None:
+    """What the network sees; mattes are never transformed."""
+    colour = parser.add_argument_group("colour of what the network sees")
+    colour.add_argument("--input-space", metavar="NAME", help="the plate's colour space, by its OCIO name or alias")
+    colour.add_argument(
+        "--transform",
+        choices=("encode", "view", "none"),
+        default="encode",
+        help="to sRGB with a shoulder, through a display view, or none (%(default)s)",
+    )
+    colour.add_argument("--exposure", type=float, default=0.0, metavar="STOPS")
+    colour.add_argument("--display", metavar="NAME")
+    colour.add_argument("--display-view", metavar="NAME")
+    colour.add_argument("--ocio-config", metavar="PATH", help="default: $OCIO, else a built-in config")
+
+
+def _size(text: str) -> int | None:
+    return None if text == "full" else _positive(text)
+
+
+def _top_k(text: str) -> int | None:
+    return None if text == "all" else _positive(text)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the parsed arguments say; exit code."""
+    if args.json not in (None, "-"):
+        _check_report_file(Path(args.json))
+    # With the report on stdout everything else goes to stderr.
+    stream = sys.stderr if args.json == "-" else sys.stdout
+    report: Report | None = None
+    try:
+        report = _track(args, stream)
+        return report.exit_code
+    except Exception as error:
+        report = getattr(error, "report", None)
+        if report is not None and isinstance(error, RotomemError) and report.frames_written:
+            _hint(f"{report.frames_written} frames are whole; run again with --resume to go on", args, stream)
+            print(f"rotomem: {error}", file=sys.stderr)
+            return report.exit_code
+        raise
+    finally:
+        if report is not None and args.json is not None:
+            _write_report(report, args.json)
+
+
+def _track(args: argparse.Namespace, stream: TextIO) -> Report:
+    import torch
+
+    from rotomem.engine.shot import ShotRun, TrackOptions
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    options = TrackOptions(**{name: getattr(args, name) for name in _OPTIONS})
+    with ShotRun(args.plate, args.masks, args.out, options) as shot:
+        report = shot.report
+        if not args.quiet:
+            for line in plan_lines(report):
+                print(line, file=stream)
+        if args.dry_run:
+            if not args.quiet:
+                for line in _dry_run_lines(report):
+                    print(line, file=stream)
+            return report
+        reporter = make_progress("none" if args.quiet else args.progress, stream)
+        with reporter, _stop_on_signals(reporter) as stop:
+            shot.run(progress=reporter, cancel=stop)
+    for warning in report.warnings:
+        print(f"rotomem: warning: {warning}", file=sys.stderr)
+    if not args.quiet:
+        for line in outcome_lines(report):
+            print(line, file=stream)
+    if report.status == "interrupted":
+        left = report.frames_asked - report.frames_written - report.frames_kept
+        print(
+            f"rotomem: interrupted with {left} frames left; run the same command with --resume to go on",
+            file=sys.stderr,
+        )
+    return report
+
+
+def plan_lines(report: Report) -> list[str]:
+    """What is about to happen, a fact a line."""
+    width, height = report.canvas
+    aspect = "" if report.pixel_aspect == 1 else f", pixel aspect {report.pixel_aspect:g}"
+    lines = [
+        f"plate    {report.plate}: frames {report.frames['asked']} ({report.frames_asked}), {width}x{height}{aspect}",
+        *(f"key      {frame}: {', '.join(names)}" for frame, names in report.keys.items()),
+        f"colour   {report.colour.removeprefix('Colour: ')}",
+        f"model    {report.model} {report.weights} on {report.device}, {report.dtype}, memory by {report.backend};"
+        f" it sees {report.network_size[0]}x{report.network_size[1]}",
+        f"mattes   {report.outputs[0]}" + (f" ... {report.outputs[-1]}" if len(report.outputs) > 1 else ""),
+        *(f"object   {name}" + (f" as {layer}" if layer != name else "") for name, layer in report.objects.items()),
+        *(f"note     {note}" for note in report.notes),
+    ]
+    return lines
+
+
+def _dry_run_lines(report: Report) -> Iterator[str]:
+    if report.frames_existing:
+        yield f"note     {report.frames_existing} of the files exist"
+    yield f"dry run: nothing was written; {report.frames_asked} frames would be"
+
+
+def outcome_lines(report: Report) -> list[str]:
+    """What happened: how many, how fast, where the time went."""
+    if report.status == "nothing to do":
+        return [f"all {report.frames_kept} mattes are there and current; nothing to do"]
+    stages = ", ".join(
+        f"{name} {report.seconds_per_frame[stage]:.3f}"
+        for stage, name in (
+            ("read", "read"),
+            ("colour", "colour"),
+            ("network", "network"),
+            ("memory_read", "memory read"),
+            ("upsample", "enlarge"),
+            ("write", "write"),
+        )
+        if stage in report.seconds_per_frame
+    )
+    kept = f", {report.frames_kept} kept" if report.frames_kept else ""
+    lines = [f"{report.frames_written} mattes written{kept} in {report.seconds.get('wall', 0):.1f} s"]
+    if stages:
+        lines[0] += f", {report.fps:.2f} frames/s"
+        lines.append(f"busy seconds per frame: {stages}")
+    lines.append(f"peak memory {size_text(report.peak_memory_bytes)}")
+    return lines
+
+
+@contextlib.contextmanager
+def _stop_on_signals(reporter: Reporter) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, _: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        with contextlib.suppress(Exception):  # a full pipe, a print inside a print
+            sys.stderr.write("rotomem: stopping when the frames begun are whole; once more stops at once\n")
+
+    caught = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, handle) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _hint(text: str, args: argparse.Namespace, stream: TextIO) -> None:
+    if not args.quiet:
+        print(text, file=stream)
+
+
+def _check_report_file(path: Path) -> None:
+    """An hour of work should not end in a report that cannot be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(
+            "the report cannot be written there", remedy="give a file in a folder that exists", path=path
+        )
+
+
+def _write_report(report: Report, where: str) -> None:
+    if where == "-":
+        print(report.to_json())
+        return
+    from rotomem.io.atomic import whole_file
+
+    with whole_file(Path(where)) as part:
+        part.write_text(report.to_json() + "\n", encoding="utf-8")

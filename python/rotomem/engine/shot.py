@@ -1,0 +1,659 @@
+"""A plate and its key masks become a matte for every frame: the whole job, stage beside stage.
+
+    read + colour + shrink  ->  network (the caller's thread)  ->  enlarge + write
+        two threads, ahead                                          one thread, behind
+
+Only a handful of frames exist at any time, so memory does not depend on the length of the shot. From the first key
+the shot runs forward to its end; what lies before the first key is done by a second pass that runs backward from it.
+A later key is given to the session on its frame, for the objects it speaks for; before its first key an object is
+absent. What the artist drew is written as drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import rotomem
+from rotomem.engine.geometry import DEFAULT_SIZE, ShotGeometry
+from rotomem.engine.pipeline import Clock, WriteBehind, read_ahead
+from rotomem.engine.report import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Progress,
+    Report,
+    memory_bytes,
+    peak_memory_bytes,
+)
+from rotomem.engine.session import Session
+from rotomem.errors import MaskError, UsageError
+from rotomem.io.colour import NetworkColour, TamedPixels, decide_colour
+from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
+from rotomem.io.mattes import MatteSettings, MatteWriter
+from rotomem.io.plate import Plate, canvas_image, open_plate
+from rotomem.io.sequence import compact_frames
+from rotomem.models.interface import VOSModel
+from rotomem.models.registry import load_model
+from rotomem.ops import backend
+from rotomem.types import KeyMask, ObjectId, PlateFrame
+
+Masks = Sequence[str | MaskSpec] | Keys
+
+_READ_THREADS = 2
+_READ_AHEAD = 3
+_WRITE_DEPTH = 2
+
+
+class Cancel(Protocol):
+    """What `track` asks whether to stop; a threading.Event is one."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Everything about a run but plate, masks and output.
+
+    Plate
+        frames         range such as `1001-1100x2,1120`; None: all
+        missing        what to do about frames that are not on disk: "error", "skip", "hold", "black"
+        layer, view    of the plate; None: its picture, its first view
+    Colour before the network (mattes are data and never transformed)
+        input_space    OCIO name of the plate's space; None: file metadata, file rules, then role scene_linear
+        transform      "encode" (sRGB-encoded Rec.709 with a shoulder), "view" (display and display_view), "none"
+        exposure       stops, before the transform
+        display, display_view, ocio_config    None: the config's defaults, $OCIO
+    Model
+        model          name, checkpoint file, or a loaded model
+        device, dtype  as `load_model` has them; not looked at where a model is given
+        size           shorter side of the network picture in square pixels; None: the plate's own size
+        rim            pixels of replicated border around the network picture, for objects cut by the frame
+    Session            as `Session` has them
+    Mattes             as `MatteSettings` has them
+    Existing files     resume: keep what is whole and made with the same settings; overwrite: replace everything;
+                       neither: refuse to run where a matte exists
+    """
+
+    frames: str | None = None
+    missing: str = "error"
+    layer: str | None = None
+    view: str | None = None
+    input_space: str | None = None
+    transform: str = "encode"
+    exposure: float = 0.0
+    display: str | None = None
+    display_view: str | None = None
+    ocio_config: str | None = None
+    model: str | Path | VOSModel = "xmem-s"
+    device: str = "auto"
+    dtype: str = "auto"
+    size: int | None = DEFAULT_SIZE
+    rim: int = 0
+    mem_every: int = 5
+    top_k: int | None = 30
+    min_working_frames: int = 5
+    max_working_frames: int = 10
+    prototypes: int = 128
+    max_long_term: int = 10000
+    long_term: bool = True
+    deep_update_every: int = -1
+    format: str | None = None
+    depth: str | None = None
+    rgb: str = "none"
+    per_object: bool = False
+    compression: str = "zip"
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError("resume and overwrite contradict each other", remedy="choose one")
+
+    def session(self) -> dict[str, Any]:
+        """Keyword arguments of `Session`, size excepted."""
+        names = (
+            "mem_every",
+            "top_k",
+            "min_working_frames",
+            "max_working_frames",
+            "prototypes",
+            "max_long_term",
+            "long_term",
+            "deep_update_every",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def mattes(self) -> MatteSettings:
+        """How mattes are written."""
+        return MatteSettings(
+            format=self.format,
+            depth=self.depth,
+            rgb=self.rgb,
+            per_object=self.per_object,
+            compression=self.compression,
+        )
+
+
+def track(
+    plate: str | Path,
+    masks: Masks,
+    out: str | Path,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Cancel | None = None,
+    **options: Any,
+) -> Report:
+    """Write a matte for every frame of a plate, from key masks on some of them.
+
+    plate      any spelling `open_plate` takes: `sh010.%04d.exr`, `####`, a folder, a movie
+    masks      `"1001=key.png"`, `"hero@1001=hero.exr:A"`, ..., MaskSpecs, or loaded Keys
+    out        a folder, a pattern such as `mattes/hero.%04d.exr`, or `mattes/hero.mov`
+    dry_run    look at everything, write nothing
+    progress   called in this thread after every frame
+    cancel     asked before every frame; where it is set the frames begun are finished and the report says
+               "interrupted". The run can be resumed.
+    options    fields of TrackOptions
+
+    Raises any RotomemError; frames written before it are whole, and the error's `report` attribute tells them.
+    Memory: independent of the number of frames; about 6 frames of the plate.
+    """
+    try:
+        settings = TrackOptions(**options)
+    except TypeError as error:
+        raise UsageError(
+            f"track() {str(error).partition(') ')[2] or error}", remedy="options are the fields of TrackOptions"
+        ) from None
+    with ShotRun(plate, masks, out, settings) as run:
+        return run.report if dry_run else run.run(progress=progress, cancel=cancel)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One frame of a pass. `write` is False where the matte exists already and only the memory wants the frame."""
+
+    frame: int
+    key: KeyMask | None
+    write: bool
+    last: bool
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A step with what the network wants to see, [h, w, 3]; None where there is nothing to see."""
+
+    step: _Step
+    plate: PlateFrame
+    picture: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """A frame on its way to disk: probabilities [O+1, h, w], background first, then `objects`."""
+
+    step: _Step
+    plate: PlateFrame
+    probabilities: NDArray[np.float32] | None
+    objects: tuple[ObjectId, ...]
+    keys: str
+
+
+class ShotRun:
+    """A run that has looked at everything and written nothing yet; `report` says what it will do.
+
+    A context manager. `run` does the work, once. Errors of looking are raised by the constructor.
+    """
+
+    def __init__(self, plate: str | Path, masks: Masks, out: str | Path, options: TrackOptions) -> None:
+        self.options = options
+        self.report = Report(version=rotomem.__version__, plate=str(plate), out=str(out))
+        self._clock = Clock()
+        self._tamed: dict[str, dict[str, int]] = {}
+        self._tamed_lock = threading.Lock()
+        self._written: deque[int] = deque()
+        self._done: set[int] = set()
+        self._kept: frozenset[int] = frozenset()
+        self._stepped = 0
+        self._start = time.perf_counter()
+        self._progress: Callable[[Progress], None] | None = None
+        self._cancel: Cancel | None = None
+        self._stack = ExitStack()
+        try:
+            self._look(plate, masks, out)
+        except BaseException as error:
+            self._stack.close()
+            self._attach(error)
+            raise
+
+    def __enter__(self) -> ShotRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _attach(self, error: BaseException) -> None:
+        self.report.fail(error)
+        error.report = self.report  # type: ignore[attr-defined]
+
+    # Looking --------------------------------------------------------------------------------------
+
+    def _look(self, plate: str | Path, masks: Masks, out: str | Path) -> None:
+        options, report = self.options, self.report
+        opened = open_plate(
+            plate, frames=options.frames, missing=options.missing, layer=options.layer, view=options.view
+        )
+        self.plate = self._stack.enter_context(opened)
+        info = self.info = self.plate.info
+        report.frames_asked = len(self.plate.frames)
+        report.frames = {"asked": compact_frames(self.plate.frames), "missing": compact_frames(info.missing)}
+        report.canvas, report.pixel_aspect = [info.canvas.width, info.canvas.height], info.pixel_aspect
+        report.notes.extend(info.notes)
+
+        self.colour = decide_colour(
+            info,
+            input_space=options.input_space,
+            transform=options.transform,
+            exposure=options.exposure,
+            display=options.display,
+            view=options.display_view,
+            config=options.ocio_config,
+        )
+        self._network_colour = NetworkColour(self.colour)
+        self._stack.callback(self._network_colour.close)
+        report.colour = self.colour.sentence
+
+        self.keys = load_masks(masks, self.plate)
+        self._names = dict(self.keys.objects.names)
+        report.notes.extend(self.keys.notes)
+        report.keys = {
+            frame: [self._names[i] for i in key.objects] for frame, key in sorted(self.keys.by_frame.items())
+        }
+
+        if isinstance(options.model, VOSModel):
+            self.model = options.model
+        else:
+            self.model = load_model(options.model, device=options.device, dtype=options.dtype)
+        parameter = next(self.model.parameters())
+        report.model, report.weights = self.model.name, self.model.weights_hash
+        report.device, report.dtype = str(parameter.device), str(self.model.compute_dtype).removeprefix("torch.")
+        report.backend = backend.current() if parameter.device.type == "cpu" else "torch"
+        if options.size is not None and options.size < self.model.plan.stride:
+            raise UsageError(
+                f"size is {options.size}", remedy=f"give {self.model.plan.stride} or more, or the plate's own size"
+            )
+        self.geometry = ShotGeometry.of(
+            info.canvas.height,
+            info.canvas.width,
+            size=options.size,
+            pixel_aspect=info.pixel_aspect,
+            rim=options.rim,
+        )
+        h, w = self.geometry.network_size
+        report.network_size = [w, h]
+        Session(self.model, size=None, **options.session())  # settings that contradict each other fail here
+
+        self.writer = MatteWriter(
+            out, info=info, objects=self._names, settings=options.mattes(), provenance=self._provenance()
+        )
+        report.notes.extend(self.writer.notes)
+        report.objects = {self._names[i]: layer for i, layer in self.writer.layers.items()}
+        report.outputs = [
+            str(p) for f in sorted({self.plate.frames[0], self.plate.frames[-1]}) for p in self._paths(f)
+        ]
+        report.settings = {**asdict(replace(options, model="")), "model": self.model.name}
+        report.settings.update(asdict(self.writer.settings))
+
+        existing = [path for frame in self.plate.frames for path in self._paths(frame) if path.exists()]
+        report.frames_existing = len(existing)
+        report.status, report.exit_code = "dry run", EXIT_OK
+        if existing and not (options.resume or options.overwrite):
+            raise UsageError(
+                f"{len(set(existing))} of the mattes to write exist already",
+                remedy="resume to redo only what is missing, damaged or made with other settings; "
+                "overwrite to replace them all; or choose another output",
+                path=existing[0],
+            )
+
+    def _paths(self, frame: int) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(self.writer.paths(frame)))
+
+    def _provenance(self) -> dict[str, str]:
+        """What a matte's pixels depend on. A file made otherwise is redone by resume; the device is not in it."""
+        options, info = self.options, self.info
+        h, w = self.geometry.network_size
+        told = {
+            "version": rotomem.__version__,
+            "model": self.model.name,
+            "weights": self.model.weights_hash,
+            "dtype": self.report.dtype,
+            "plate": Path(info.path).name,
+            "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
+            "session": " ".join(f"{k}={v}" for k, v in options.session().items()),
+            "keys": "; ".join(f"{f} {','.join(names)}" for f, names in self.report.keys.items()),
+            "keys_hash": _hash_keys(self.keys),
+        }
+        told.update({k.removeprefix("rotomem/"): v for k, v in self.colour.as_metadata().items()})
+        if info.layer:
+            told["layer"] = info.layer
+        if info.view:
+            told["plate_view"] = info.view
+        # A frame depends on those between it and its key; a longer shot leaves them as they are, other gaps do not.
+        frames = self.plate.frames
+        if frames[-1] - frames[0] + 1 != len(frames) or info.missing:
+            told["frames"] = f"{compact_frames(frames)} missing={compact_frames(info.missing)} {options.missing}"
+        return told
+
+    # Working --------------------------------------------------------------------------------------
+
+    def run(self, *, progress: Callable[[Progress], None] | None = None, cancel: Cancel | None = None) -> Report:
+        """Do it. Raises what `track` raises, with the report as the error's `report`."""
+        self._progress, self._cancel = progress, cancel
+        self._start = time.perf_counter()
+        if self.report.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            kept = self._kept = self._current() if self.options.resume else frozenset()
+            complete = self._passes(kept) if len(kept) < len(self.plate.frames) else True
+            if complete:
+                self.writer.close()
+            else:
+                self.writer.abandon()
+        except BaseException as error:
+            self.writer.abandon()
+            self._tell()
+            self._attach(error)
+            raise
+        self._tell()
+        if not complete:
+            self.report.status, self.report.exit_code = "interrupted", EXIT_INTERRUPTED
+        else:
+            self.report.status = "done" if self._done else "nothing to do"
+            self.report.exit_code = EXIT_OK
+        return self.report
+
+    @property
+    def _movie(self) -> bool:
+        return self.writer.settings.format == "mov"
+
+    def _current(self) -> frozenset[int]:
+        """Frames whose mattes are whole and made with these settings; of a movie all or none."""
+        frames = self.plate.frames
+        if self._movie:
+            return frozenset(frames if all(map(self.writer.is_current, frames)) else ())
+        with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="rotomem-check") as pool:
+            return frozenset(
+                f for f, current in zip(frames, pool.map(self.writer.is_current, frames), strict=True) if current
+            )
+
+    def _passes(self, kept: frozenset[int]) -> bool:
+        """Both passes; False where the run was cancelled."""
+        frames, keys = self.plate.frames, self.keys.by_frame
+        first_key = min(keys)
+        tail = [f for f in frames if f >= first_key]
+        head = [first_key, *(f for f in reversed(frames) if f < first_key)]
+        with tempfile.TemporaryDirectory(prefix="rotomem-") as folder:
+            # A movie is written in order, so what the backward pass makes waits on disk, at network size.
+            spool = Path(folder) if self._movie and len(head) > 1 else None
+            steps = self._steps(head, {first_key: keys[first_key]}, kept | {first_key})
+            if not self._pass(steps, str(first_key), spool):
+                return False
+            if spool is not None and not self._from_spool(sorted(set(head) - {first_key} - kept), spool):
+                return False
+        return self._pass(self._steps(tail, keys, kept), "", None)
+
+    @staticmethod
+    def _steps(frames: Sequence[int], keys: Mapping[int, KeyMask], kept: frozenset[int]) -> list[_Step]:
+        """The frames of a pass up to the last one that wants writing; none where none does."""
+        wanted = [i for i, f in enumerate(frames) if f not in kept]
+        if not wanted:
+            return []
+        end = wanted[-1]
+        return [_Step(f, keys.get(f), f not in kept, i == end) for i, f in enumerate(frames[: end + 1])]
+
+    def _pass(self, steps: list[_Step], keys: str, spool: Path | None) -> bool:
+        """One direction. `keys` are the key frames its mattes are made from; "" is all those up to each frame."""
+        if not steps:
+            return True
+        session = Session(self.model, size=None, **self.options.session())
+        behind = WriteBehind(self._deliver, depth=_WRITE_DEPTH)
+        complete = True
+        try:
+            with closing(self._read(steps)) as ready:
+                for prepared in ready:
+                    if self._cancelled():
+                        complete = False
+                        break
+                    step = prepared.step
+                    segmented = self._segment(session, prepared, keys)
+                    if step.write and spool is None:
+                        behind.put(segmented)
+                    elif step.write and segmented.probabilities is not None:
+                        np.save(_spooled(spool, step.frame), segmented.probabilities)
+                    self._advance(step)
+                    del prepared, segmented
+        finally:
+            # Frames that were begun are finished whatever happened; a writer's own error comes out here.
+            try:
+                behind.finish()
+            finally:
+                self._drain()
+                reading = session.timings.get("memory_read", 0.0)
+                self._clock.add("memory_read", reading)
+                self._clock.add("network", -reading)
+        return complete
+
+    def _segment(self, session: Session, prepared: _Prepared, keys: str) -> _Segmented:
+        step, probabilities = prepared.step, None
+        if prepared.picture is not None:
+            with self._clock.busy("network"):
+                if step.key is None:
+                    probabilities = session.step(prepared.picture, last=step.last)
+                else:
+                    masks = self.geometry.masks(torch.from_numpy(step.key.alpha))
+                    probabilities = session.step(prepared.picture, masks, objects=step.key.objects, last=step.last)
+        used = keys or ",".join(str(f) for f in sorted(self.keys.by_frame) if f <= step.frame)
+        return _Segmented(step, prepared.plate, probabilities, session.objects, used)
+
+    def _from_spool(self, frames: Sequence[int], spool: Path) -> bool:
+        """Write what the backward pass left on disk, in ascending order."""
+        first_key = min(self.keys.by_frame)
+        objects = self.keys.by_frame[first_key].objects
+        for frame in frames:
+            if self._cancelled():
+                return False
+            path = _spooled(spool, frame)
+            probabilities = np.load(path) if path.exists() else None
+            step = _Step(frame, None, True, False)
+            self._deliver(_Segmented(step, self.plate.read(frame), probabilities, objects, str(first_key)))
+            self._drain()
+        return True
+
+    # Stages ---------------------------------------------------------------------------------------
+
+    def _read(self, steps: Sequence[_Step]) -> Generator[_Prepared, None, None]:
+        # One decoder reads a movie, and only in order does it not seek.
+        threads = 1 if self.info.kind == "movie" else _READ_THREADS
+        return read_ahead(steps, self._prepare, ahead=_READ_AHEAD, threads=threads)
+
+    def _prepare(self, step: _Step) -> _Prepared:
+        with self._clock.busy("read"):
+            frame = self.plate.read(step.frame)
+        picture = None
+        # A frame that is not there teaches the memory nothing, unless the artist drew on it.
+        if frame.source_frame is not None or step.key is not None:
+            with self._clock.busy("colour"):
+                picture = self._picture(frame)
+        if self.options.rgb == "none":
+            frame = _without_pixels(frame)
+        return _Prepared(step, frame, picture)
+
+    def _picture(self, frame: PlateFrame) -> Tensor:
+        """What the network sees of a frame: [h, w, 3] float32 display-referred 0..1, rim included."""
+        colour = self._network_colour
+        rgb = frame.rgb
+        if colour.linear_input and _harmless(rgb):
+            # Averaging and the matrix between primaries may change places, so only the small picture is transformed.
+            if frame.data_window != self.info.canvas:
+                rgb = canvas_image(frame, self.info.canvas, dtype=rgb.dtype)
+            small = self.geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
+            encoded, _ = colour.apply(small.numpy())
+        else:
+            linear, tamed = colour.to_linear(canvas_image(frame, self.info.canvas))
+            encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
+            self._count(frame.frame, tamed)
+        return self.geometry.add_rim(torch.from_numpy(encoded))
+
+    def _count(self, frame: int, tamed: TamedPixels) -> None:
+        with self._tamed_lock:
+            for kind in ("nan", "inf", "negative"):
+                pixels = int(getattr(tamed, kind))
+                if pixels:
+                    seen = self._tamed.setdefault(kind, {"pixels": 0, "frames": 0, "first_frame": frame})
+                    seen["pixels"] += pixels
+                    seen["frames"] += 1
+                    seen["first_frame"] = min(seen["first_frame"], frame)
+
+    def _deliver(self, item: _Segmented) -> None:
+        """Enlarge and write one frame; in the writer's thread."""
+        key = item.step.key
+        spoken = key.objects if key is not None else ()
+        alpha: dict[ObjectId, NDArray[np.float32]] = {}
+        with self._clock.busy("upsample"):
+            if item.probabilities is not None:
+                rows = [i for i, number in enumerate(item.objects) if number not in spoken]
+                if rows:
+                    chosen = torch.from_numpy(item.probabilities[[1 + i for i in rows]])
+                    restored = self.geometry.restore(chosen).numpy()
+                    alpha.update((item.objects[i], restored[k]) for k, i in enumerate(rows))
+            if key is not None:
+                alpha.update(zip(key.objects, key.alpha, strict=True))
+        with self._clock.busy("write"):
+            self.writer.write(item.plate, alpha, keys=item.keys)
+        self._written.append(item.step.frame)
+
+    # Telling --------------------------------------------------------------------------------------
+
+    def _cancelled(self) -> bool:
+        return self._cancel is not None and self._cancel.is_set()
+
+    def _advance(self, step: _Step) -> None:
+        self._stepped += 1
+        self._drain()
+        if not step.write:
+            self._say(step.frame, "remember")
+
+    def _drain(self) -> None:
+        """Tell of the frames written since; in the caller's thread, so that callbacks need no locks."""
+        while self._written:
+            frame = self._written.popleft()
+            self._done.add(frame)
+            self._say(frame, "track")
+
+    def _say(self, frame: int, doing: str) -> None:
+        if self._progress is not None:
+            elapsed = time.perf_counter() - self._start
+            done = len(self._done) + len(self._kept)
+            fps = self._stepped / elapsed if elapsed > 0 else 0.0
+            self._progress(Progress(frame, done, len(self.plate.frames), doing, fps, memory_bytes()))
+
+    def _tell(self) -> None:
+        """Bring the report up to date; also after an error."""
+        report = self.report
+        kept = self._kept
+        # A movie appears when it is complete or not at all.
+        done = set() if self._movie and len(self._done | kept) < len(self.plate.frames) else self._done
+        report.frames_written, report.frames_kept = len(done), len(kept)
+        report.frames.update(
+            written=compact_frames(done),
+            kept=compact_frames(kept),
+            left=compact_frames(set(self.plate.frames) - done - kept),
+        )
+        seconds = self._clock.seconds()
+        seconds["wall"] = time.perf_counter() - self._start
+        report.seconds = {k: round(v, 4) for k, v in sorted(seconds.items())}
+        if self._stepped:
+            report.seconds_per_frame = {k: round(v / self._stepped, 4) for k, v in sorted(seconds.items())}
+            report.fps = round(self._stepped / seconds["wall"], 3)
+        report.peak_memory_bytes = peak_memory_bytes()
+        if report.device.startswith("cuda"):
+            report.peak_gpu_memory_bytes = torch.cuda.max_memory_allocated()
+        report.tamed = self._tamed
+        said = {
+            "nan": "pixels with a NaN, seen by the network as black",
+            "inf": "pixels with an infinity, seen by the network as white",
+            "negative": "pixels with a negative channel, seen by the network as 0",
+        }
+        for kind, seen in self._tamed.items():
+            report.warnings.append(
+                f"{seen['pixels']} {said[kind]}, on {seen['frames']} frame{'s' if seen['frames'] > 1 else ''},"
+                f" first on {seen['first_frame']}"
+            )
+
+
+def load_masks(masks: Masks, plate: Plate) -> Keys:
+    """Keys from what `track` takes as masks. Raises UsageError where there are none, MaskError for a bad one."""
+    if isinstance(masks, Keys):
+        keys = masks
+    else:
+        if isinstance(masks, str):
+            raise UsageError("masks is one text", remedy='give a list such as ["1001=key.png"]')
+        specs = [parse_mask(m) if isinstance(m, str) else m for m in masks]
+        if not specs:
+            raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
+        keys = load_keys(specs, plate.info)
+    for frame in keys.by_frame:
+        if frame not in plate.frames:
+            raise MaskError(
+                f"frame {frame} of a key mask is not one the run delivers: {compact_frames(plate.frames)}",
+                remedy="widen the frame range; a key on a missing frame needs --missing hold or black, not skip",
+                frame=frame,
+            )
+    if not keys.by_frame:
+        raise UsageError("there is no key mask", remedy="give at least one")
+    return keys
+
+
+def _spooled(folder: Path | None, frame: int) -> Path:
+    assert folder is not None
+    return folder / f"{frame}.npy"
+
+
+def _without_pixels(frame: PlateFrame) -> PlateFrame:
+    """The frame as a matte needs it: windows and metadata, of the pixels the shape only."""
+    return replace(frame, rgb=np.broadcast_to(frame.rgb.dtype.type(0), frame.rgb.shape), alpha=None)
+
+
+def _harmless(rgb: NDArray[np.generic]) -> bool:
+    """True for floats that are all finite and not negative, by the largest bit pattern: sign, infinity and NaN are
+    above every finite value there."""
+    if rgb.dtype == np.float16:
+        return bool(rgb.view(np.uint16).max(initial=0) < 0x7C00)
+    if rgb.dtype == np.float32:
+        return bool(rgb.view(np.uint32).max(initial=0) < 0x7F800000)
+    return False
+
+
+def _hash_keys(keys: Keys) -> str:
+    """Which keys a matte was made from: frames, ids and every value."""
+    digest = hashlib.blake2b(digest_size=8)
+    for frame, key in sorted(keys.by_frame.items()):
+        digest.update(f"{frame} {key.objects} {key.alpha.shape}".encode())
+        digest.update(np.ascontiguousarray(key.alpha).data)
+    return digest.hexdigest()

@@ -1,0 +1,360 @@
+"""Whole runs: plate and keys in, mattes out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rotomem.engine import shot as shot_module
+from rotomem.engine.report import Progress
+from rotomem.engine.shot import ShotRun, TrackOptions, track
+from rotomem.errors import MaskError, OutputError, PlateError, UsageError
+from rotomem.io.mattes import MatteWriter
+
+from .shots import HEIGHT, WIDTH, digests, disc, label_key, matte, picture, plate, soft_key, write
+from .toy import tiny_model
+
+FAST = dict(size=32, mem_every=2, min_working_frames=2, max_working_frames=4, prototypes=4, top_k=8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def test_track_when_run_twice_then_equal_bytes(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    for out in ("a", "b"):
+        report = track(pattern, [key], tmp_path / out, model=model, **FAST)
+        assert report.status == "done" and report.exit_code == 0
+    first = digests(tmp_path / "a")
+    assert len(first) == 8 and first == digests(tmp_path / "b")
+    assert len(set(first.values())) == 8, "frames differ from each other"
+
+
+def test_track_when_key_is_soft_then_its_frame_is_exact_and_others_are_not_empty(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), soft_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    written = matte(tmp_path / "out" / "sh010_matte.1001.exr")
+    assert written.dtype == np.float16
+    np.testing.assert_array_equal(written, disc(0).astype(np.float16))
+    others = matte(tmp_path / "out" / "sh010_matte.1005.exr")
+    assert others.shape == (HEIGHT, WIDTH) and np.isfinite(others).all() and others.max() > 0
+
+
+def test_track_when_key_is_in_the_middle_then_the_head_runs_backward_from_it(tmp_path, model):
+    """A shot played backward gives the same mattes: frames before the key see it first, then go away from it."""
+    pattern = plate(tmp_path / "plate", range(1001, 1006))
+    for i, frame in enumerate(range(1001, 1006)):
+        write(tmp_path / "reversed" / f"sh010.{1005 - i:04d}.exr", picture(frame - 1001))
+    middle = soft_key(tmp_path, 1003)
+    report = track(pattern, [middle], tmp_path / "out", model=model, **FAST)
+    assert report.frames["written"] == "1001-1005"
+    track(str(tmp_path / "reversed" / "sh010.%04d.exr"), [middle], tmp_path / "back", model=model, **FAST)
+    for frame in range(1001, 1006):
+        forward = matte(tmp_path / "out" / f"sh010_matte.{frame}.exr")
+        backward = matte(tmp_path / "back" / f"sh010_matte.{2006 - frame}.exr")
+        np.testing.assert_array_equal(forward, backward)
+
+
+def test_track_when_object_comes_late_then_absent_before_and_exact_on_its_key(tmp_path, model):
+    pattern = plate(tmp_path / "plate")
+    late = dict(x=50, dx=-0.5, y=14, r=6)
+    keys = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1004, "ball", **late)]
+    report = track(pattern, keys, tmp_path / "out", model=model, **FAST)
+    assert report.objects == {"hero": "hero", "ball": "ball"}
+    for frame in (1001, 1003):
+        path = tmp_path / "out" / f"sh010_matte.{frame}.exr"
+        assert matte(path, "ball.A").max() == 0
+        assert matte(path, "hero.A").max() > 0
+    path = tmp_path / "out" / "sh010_matte.1004.exr"
+    np.testing.assert_array_equal(matte(path, "ball.A"), disc(3, **late).astype(np.float16))
+    assert not np.array_equal(matte(path, "hero.A"), disc(3).astype(np.float16)), "hero's key does not speak here"
+    assert matte(tmp_path / "out" / "sh010_matte.1005.exr", "ball.A").max() > 0
+
+
+def test_track_when_a_second_key_comes_then_it_is_exact_and_frames_before_it_do_not_change(tmp_path, model):
+    pattern = plate(tmp_path / "plate")
+    one, two = soft_key(tmp_path, 1001), soft_key(tmp_path, 1005)
+    track(pattern, [one], tmp_path / "one", model=model, **FAST)
+    track(pattern, [one, two], tmp_path / "two", model=model, **FAST)
+
+    def both(frame: int):
+        return [matte(tmp_path / out / f"sh010_matte.{frame}.exr") for out in ("one", "two")]
+
+    np.testing.assert_array_equal(*both(1004))
+    np.testing.assert_array_equal(both(1005)[1], disc(4).astype(np.float16))
+    assert not np.array_equal(*both(1006)), "what follows the key has learnt from it"
+
+
+def test_track_when_resumed_then_only_missing_and_damaged_frames_are_redone_with_equal_bytes(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1003)
+    out = tmp_path / "out"
+    track(pattern, [key], out, model=model, **FAST)
+    before = digests(out)
+    (out / "sh010_matte.1002.exr").unlink()
+    damaged = out / "sh010_matte.1006.exr"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    untouched = (out / "sh010_matte.1005.exr").stat().st_mtime_ns
+    said: list[Progress] = []
+    report = track(pattern, [key], out, model=model, resume=True, progress=said.append, **FAST)
+    assert digests(out) == before
+    assert report.frames["written"] == "1002,1006" and report.frames["kept"] == "1001,1003-1005,1007-1008"
+    assert (out / "sh010_matte.1005.exr").stat().st_mtime_ns == untouched
+    assert {p.frame for p in said if p.doing == "track"} == {1002, 1006}
+    assert max(p.frame for p in said) == 1006, "nothing runs beyond the last frame that is wanted"
+    assert said[-1].done == said[-1].total == 8
+
+
+def test_track_when_everything_is_current_then_the_network_does_not_run(tmp_path, model, monkeypatch):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    monkeypatch.setattr(shot_module.Session, "step", lambda *a, **k: pytest.fail("a step was made"))
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    assert report.status == "nothing to do" and report.exit_code == 0 and report.frames_kept == 8
+
+
+@pytest.mark.parametrize("change", [{"top_k": 4}, {"depth": "float"}, {"exposure": 1.0}, {"size": 48}])
+def test_track_when_resumed_with_other_settings_then_all_is_redone(tmp_path, model, change):
+    pattern, key = plate(tmp_path / "plate", range(1001, 1004)), label_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **{**FAST, **change})
+    assert report.frames["written"] == "1001-1003"
+
+
+def test_track_when_the_key_was_repainted_then_resume_redoes_all(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", range(1001, 1004)), soft_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    assert soft_key(tmp_path, 1001, r=5) == key
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    assert report.frames_kept == 0
+    np.testing.assert_array_equal(matte(tmp_path / "out" / "sh010_matte.1001.exr"), disc(0, r=5).astype(np.float16))
+
+
+def test_track_when_the_shot_grows_then_resume_keeps_what_is_there(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, frames="1001-1005", **FAST)
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    assert report.frames["kept"] == "1001-1005" and report.frames["written"] == "1006-1008"
+    track(pattern, [key], tmp_path / "whole", model=model, **FAST)
+    assert digests(tmp_path / "whole") == digests(tmp_path / "out")
+
+
+def test_track_when_mattes_exist_then_refused_unless_overwrite(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", range(1001, 1003)), label_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    before = digests(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"2 of the mattes to write exist already.*resume"):
+        track(pattern, [key], tmp_path / "out", model=model, **{**FAST, "top_k": 2})
+    assert digests(tmp_path / "out") == before
+    report = track(pattern, [key], tmp_path / "out", model=model, overwrite=True, **{**FAST, "top_k": 2})
+    assert report.frames_written == 2 and digests(tmp_path / "out") != before
+
+
+def test_track_when_dry_run_then_nothing_is_written_and_everything_is_said(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    report = track(pattern, [key], tmp_path / "out", model=model, dry_run=True, **FAST)
+    assert not (tmp_path / "out").exists()
+    assert report.status == "dry run" and report.exit_code == 0
+    assert report.frames["asked"] == "1001-1008" and report.network_size == [48, 32]
+    assert report.colour and report.outputs[0].endswith("sh010_matte.1001.exr")
+    assert list(report.keys) == [1001] and len(report.keys[1001]) == 2
+    report.to_json()
+
+
+def test_track_when_cancelled_then_whole_frames_and_resume_completes_them(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    stop = threading.Event()
+
+    def after_three(progress: Progress) -> None:
+        if progress.done >= 3:
+            stop.set()
+
+    report = track(pattern, [key], tmp_path / "out", model=model, progress=after_three, cancel=stop, **FAST)
+    assert report.status == "interrupted" and report.exit_code == 130
+    assert 3 <= report.frames_written < 8
+    assert len(digests(tmp_path / "out")) == report.frames_written
+    track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    track(pattern, [key], tmp_path / "whole", model=model, **FAST)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_track_when_the_writer_fails_then_that_error_and_the_frames_before_it(tmp_path, model, monkeypatch):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    write_matte = MatteWriter.write
+
+    def full_disk(self, frame, alpha, keys=""):
+        if frame.frame == 1004:
+            raise OutputError("disk full", frame=frame.frame)
+        write_matte(self, frame, alpha, keys)
+
+    monkeypatch.setattr(MatteWriter, "write", full_disk)
+    with pytest.raises(OutputError, match="disk full") as caught:
+        track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    report = caught.value.report
+    assert report.exit_code == 4 and report.frames["written"] == "1001-1003" and report.frames["left"] == "1004-1008"
+    assert len(digests(tmp_path / "out")) == 3
+    assert threading.active_count() < 10, "no stage is left running"
+
+
+def test_track_when_a_plate_frame_is_damaged_then_its_error_and_the_frames_before_it(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    bad = tmp_path / "plate" / "sh010.1006.exr"
+    bad.write_bytes(bad.read_bytes()[:-200])
+    with pytest.raises(PlateError, match="1006") as caught:
+        track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    assert caught.value.report.frames["written"] == "1001-1005"
+    assert sorted(digests(tmp_path / "out")) == [f"sh010_matte.{f}.exr" for f in range(1001, 1006)]
+
+
+def test_track_when_data_window_is_smaller_and_moves_then_matte_has_the_plates_windows(tmp_path, model):
+    for i, origin in enumerate([(-4, -2), (6, 3), (10, 8)]):
+        write(
+            tmp_path / "plate" / f"a.{1 + i:04d}.exr",
+            picture(i),
+            origin=origin,
+            display=(80, 50),
+            PixelAspectRatio=2.0,
+        )
+    canvas = (10 + WIDTH + 4, 8 + HEIGHT + 2)
+    full = np.zeros((canvas[1], canvas[0], 1), np.float16)
+    full[:HEIGHT, :WIDTH, 0] = disc(0)
+    key = write(tmp_path / "key.exr", full, origin=(-4, -2), display=(80, 50), channels=("A",))
+    report = track(str(tmp_path / "plate" / "a.####.exr"), [f"1={key}:A"], tmp_path / "out", model=model, **FAST)
+    assert report.canvas == list(canvas) and report.network_size == [95, 32]
+    from rotomem.io.exr import read_header
+
+    for i in range(3):
+        ours, theirs = (
+            read_header(p)
+            for p in (tmp_path / "out" / f"a_matte.{1 + i:04d}.exr", tmp_path / "plate" / f"a.{1 + i:04d}.exr")
+        )
+        assert ours.display_window == theirs.display_window
+        assert ours.parts[0].data_window == theirs.parts[0].data_window
+        assert ours.pixel_aspect == 2.0
+    np.testing.assert_array_equal(matte(tmp_path / "out" / "a_matte.0001.exr"), disc(0).astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("policy", "written"), [("skip", "1001-1003,1006"), ("hold", "1001-1006"), ("black", "1001-1006")]
+)
+def test_track_when_frames_are_missing_then_policy(tmp_path, model, policy, written):
+    pattern, key = plate(tmp_path / "plate", [1001, 1002, 1003, 1006]), soft_key(tmp_path, 1001)
+    report = track(pattern, [key], tmp_path / "out", model=model, missing=policy, frames="1001-1006", **FAST)
+    assert report.frames["written"] == written
+    if policy == "black":
+        assert matte(tmp_path / "out" / "sh010_matte.1004.exr").max() == 0
+        # The memory has not seen the black frames: what follows is as if they were not there.
+        track(pattern, [key], tmp_path / "skip", model=model, missing="skip", frames="1001-1006", **FAST)
+        np.testing.assert_array_equal(
+            matte(tmp_path / "out" / "sh010_matte.1006.exr"), matte(tmp_path / "skip" / "sh010_matte.1006.exr")
+        )
+
+
+def test_track_when_the_key_lies_on_a_skipped_frame_then_mask_error(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", [1001, 1002, 1004]), soft_key(tmp_path, 1003)
+    with pytest.raises(MaskError, match=r"frame 1003 .*skip"):
+        track(pattern, [key], tmp_path / "out", model=model, missing="skip", **FAST)
+
+
+def test_track_when_output_is_a_movie_and_key_is_late_then_frames_are_in_order(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), soft_key(tmp_path, 1004)
+    report = track(pattern, [key], tmp_path / "out.mov", model=model, **FAST)
+    assert report.frames["written"] == "1001-1008"
+    track(pattern, [key], tmp_path / "exr", model=model, **FAST)
+    import av
+
+    with av.open(str(tmp_path / "out.mov")) as movie:
+        planes = [(f.format.name, f.planes[3].line_size // 2, bytes(f.planes[3])) for f in movie.decode(video=0)]
+    assert {name for name, *_ in planes} == {"yuva444p12le"}
+    frames = [np.frombuffer(b, np.uint16).reshape(HEIGHT, line)[:, :WIDTH] / 4095 for _, line, b in planes]
+    assert len(frames) == 8
+    for i, got in enumerate(frames):
+        expected = matte(tmp_path / "exr" / f"sh010_matte.{1001 + i}.exr").astype(np.float32)
+        assert np.abs(got - expected).max() < 0.01
+
+
+def test_track_when_plate_has_nan_and_inf_then_they_are_reported_with_frame(tmp_path, model):
+    for i in range(3):
+        pixels = picture(i)
+        if i == 1:
+            pixels[3, 4] = np.nan
+            pixels[5, 6, 0] = np.inf
+        write(tmp_path / "plate" / f"a.{1001 + i}.exr", pixels)
+    report = track(tmp_path / "plate", [soft_key(tmp_path, 1001)], tmp_path / "out", model=model, **FAST)
+    assert report.tamed["nan"]["first_frame"] == 1002 and report.tamed["inf"]["frames"] == 1
+    assert any("NaN" in w and "1002" in w for w in report.warnings)
+
+
+def test_track_when_stages_run_then_seconds_tell_them_apart(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    report = track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    assert set(report.seconds) >= {"read", "colour", "network", "memory_read", "upsample", "write", "wall"}
+    assert all(v >= 0 for v in report.seconds.values())
+    assert report.peak_memory_bytes > 1e6 and report.fps > 0
+
+
+def test_track_when_option_is_unknown_then_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no_such"):
+        track("x", ["1=y"], tmp_path, no_such=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"size": 8}, "16 or more"),
+        ({"resume": True, "overwrite": True}, "contradict"),
+        ({"top_k": 0}, "top_k"),
+        ({"max_working_frames": 2, "min_working_frames": 2}, "max_working_frames"),
+        ({"rim": 1000}, "rim"),
+        ({"compression": "dwaa"}, "lossless|refused"),
+    ],
+)
+def test_track_when_options_are_wrong_then_usage_error_before_any_work(tmp_path, model, options, text):
+    pattern, key = plate(tmp_path / "plate", [1001]), label_key(tmp_path, 1001)
+    with pytest.raises(UsageError, match=text):
+        track(pattern, [key], tmp_path / "out", model=model, **{**FAST, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_track_when_masks_are_missing_or_one_text_then_usage_error(tmp_path, model):
+    pattern = plate(tmp_path / "plate", [1001])
+    with pytest.raises(UsageError, match="no key mask"):
+        track(pattern, [], tmp_path / "out", model=model)
+    with pytest.raises(UsageError, match="list"):
+        track(pattern, "1001=a.png", tmp_path / "out", model=model)
+
+
+def test_shot_run_when_left_without_running_then_nothing_was_written(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", [1001]), label_key(tmp_path, 1001)
+    with ShotRun(pattern, [key], tmp_path / "out", TrackOptions(model=model, **FAST)) as run:
+        assert run.report.frames_asked == 1
+    assert not Path(tmp_path / "out").exists()
+
+
+def test_track_memory_when_shot_is_longer_then_frames_in_flight_stay_few(tmp_path, model, monkeypatch):
+    """What bounds memory: frames read but not yet written are never more than the stages hold."""
+    pattern, key = plate(tmp_path / "plate", range(1001, 1031)), label_key(tmp_path, 1001)
+    alive, most, lock = 0, 0, threading.Lock()
+    prepare, deliver = ShotRun._prepare, ShotRun._deliver
+
+    def counted_prepare(self, step):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return prepare(self, step)
+
+    def counted_deliver(self, item):
+        nonlocal alive
+        deliver(self, item)
+        with lock:
+            alive -= 1
+
+    monkeypatch.setattr(ShotRun, "_prepare", counted_prepare)
+    monkeypatch.setattr(ShotRun, "_deliver", counted_deliver)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    assert alive == 0 and most <= 8
