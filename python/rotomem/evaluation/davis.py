@@ -1,0 +1,464 @@
+"""Take J and F of a tracker on data sets in the folder layouts of DAVIS and YouTube-VOS.
+
+    DIR/JPEGImages/<sequence>/00000.jpg  Annotations/<sequence>/00000.png          DAVIS 2016, 2017, YouTube-VOS
+    DIR/JPEGImages/480p/<sequence>/...   Annotations/480p/<sequence>/...           resolutions side by side (DAVIS)
+    DIR/**/ (the above)                                                            several data sets below one folder
+
+An object's key is the first annotation that shows it; a key that comes later is given at its frame, for the new
+objects alone. Which frames count:
+
+    davis     all but the sequence's first and last, as in the DAVIS 2017 semi-supervised evaluation. Used for
+              DAVIS 2016 too (published figures for it keep or drop the last frame), so that here one word has one
+              meaning.
+    youtube   every annotated frame after an object's key, the last one too.
+
+A score is the mean over frames per object, then over objects (not over sequences), as both evaluations have it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import OpenImageIO as oiio
+from numpy.typing import NDArray
+
+from rotomem.errors import InputError, MissingFrameError, PlateError, ShapeError, UsageError
+from rotomem.evaluation.measures import Statistics, boundary, boundary_accuracy, region_similarity, statistics
+from rotomem.types import ObjectId
+
+Labels = NDArray[np.uint8]
+
+VOID = 255
+PROTOCOLS = ("auto", "davis", "youtube")
+_RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
+_IMAGES = (".jpg", ".jpeg", ".png")
+
+
+class Stepper(Protocol):
+    """What is evaluated: `rotomem.Session`, or anything that steps like it."""
+
+    @property
+    def objects(self) -> tuple[ObjectId, ...]: ...
+
+    def step(
+        self, image: Any, mask: Any = None, *, objects: Sequence[ObjectId] | None = None, last: bool = False
+    ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class VideoSequence:
+    """One sequence of a data set.
+
+    dataset       name of the data set's folder
+    images        a picture per frame
+    annotations   frame index -> label map; with the protocol "youtube" often every fifth
+    categories    object -> what it is, where a meta.json says so
+    seen          object -> whether training data shows its category, where that is known
+    """
+
+    dataset: str
+    name: str
+    images: tuple[Path, ...]
+    annotations: Mapping[int, Path]
+    protocol: str
+    categories: Mapping[ObjectId, str] = field(default_factory=dict)
+    seen: Mapping[ObjectId, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """Measures of one object over the frames that count; NaN where no frame does."""
+
+    object_id: ObjectId
+    key_frame: int
+    frames: int
+    j: Statistics
+    f: Statistics
+    category: str | None = None
+    seen: bool | None = None
+
+    @property
+    def jf(self) -> float:
+        return (self.j.mean + self.f.mean) / 2
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """What one sequence gave.
+
+    size     (width, height) of its pictures
+    step_s   seconds spent in the tracker, reading and measuring excluded
+    """
+
+    dataset: str
+    name: str
+    frames: int
+    size: tuple[int, int]
+    step_s: float
+    objects: tuple[ObjectScore, ...]
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.step_s if self.step_s > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over objects.
+
+    seen, unseen   YouTube-VOS' mean (J, F) over objects of categories that training data shows, and does not
+    """
+
+    objects: int
+    j: Statistics
+    f: Statistics
+    seen: tuple[float, float] | None
+    unseen: tuple[float, float] | None
+
+    @property
+    def jf(self) -> float:
+        return (self.j.mean + self.f.mean) / 2
+
+    @property
+    def overall(self) -> float | None:
+        """YouTube-VOS' one number: the mean of those four."""
+        if self.seen is None or self.unseen is None:
+            return None
+        return sum((*self.seen, *self.unseen)) / 4
+
+
+def find_sequences(
+    root: str | Path, names: Iterable[str] | None = None, *, protocol: str = "auto"
+) -> list[VideoSequence]:
+    """Every sequence below a folder, in alphabetical order of data set and name.
+
+    names      only these sequences; a text file of names (ImageSets/2017/val.txt) stands for its lines
+    protocol   "davis", "youtube", or "auto": youtube where the data set has a meta.json
+
+    Raises MissingFrameError where no data set is found or a name is unknown; UsageError for an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"no protocol {protocol!r}", remedy="use " + ", ".join(PROTOCOLS))
+    root = Path(root)
+    if not root.is_dir():
+        raise MissingFrameError("no such folder", remedy="give the folder that holds JPEGImages", path=root)
+    datasets = sorted(_datasets(root))
+    if not datasets:
+        raise MissingFrameError(
+            "no data set found: expected folders JPEGImages and Annotations",
+            remedy="give a folder in the layout of DAVIS or YouTube-VOS, or one that holds several",
+            path=root,
+        )
+    found = [sequence for dataset in datasets for sequence in _sequences(dataset, protocol)]
+    if names is None:
+        return found
+    wanted = list(_names(names))
+    if unknown := [name for name in wanted if name not in {s.name for s in found}]:
+        raise MissingFrameError(
+            f"no sequence {', '.join(unknown)}",
+            remedy="sequences here: " + ", ".join(s.name for s in found[:12]) + (", ..." if len(found) > 12 else ""),
+            path=root,
+        )
+    return [s for s in found if s.name in set(wanted)]
+
+
+def run_sequence(
+    sequence: VideoSequence,
+    stepper: Stepper,
+    *,
+    limit: int | None = None,
+    on_frame: Callable[[int, NDArray[np.float32], Labels], None] | None = None,
+) -> SequenceScore:
+    """Track one sequence from its keys and measure every frame that counts.
+
+    stepper    fresh: it has seen nothing
+    limit      only the first so many frames
+    on_frame   called with (frame index, picture, labels [H, W]) for every frame
+
+    Raises ShapeError where an annotation is not of its picture's size; PlateError for a file that cannot be read.
+    """
+    images = sequence.images[:limit]
+    truth = _Truth(sequence)
+    keyed: dict[ObjectId, int] = {}
+    j: dict[ObjectId, list[float]] = {}
+    f: dict[ObjectId, list[float]] = {}
+    step_s = 0.0
+    size = (0, 0)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read_picture, images[0])
+        for index, path in enumerate(images):
+            picture = ahead.result()
+            if index + 1 < len(images):
+                ahead = reader.submit(read_picture, images[index + 1])
+            height, width = picture.shape[:2]
+            size = (width, height)
+            annotation = truth.labels(index)
+            if annotation is not None and annotation.shape != (height, width):
+                raise ShapeError(
+                    f"the annotation is {annotation.shape[1]}x{annotation.shape[0]}, its picture {width}x{height}",
+                    remedy="use pictures and annotations of one resolution",
+                    path=sequence.annotations[index],
+                    picture=path,
+                )
+            new = [] if annotation is None else [i for i in ids_of(annotation) if i not in keyed]
+            labels = np.zeros((height, width), np.uint8)
+            if keyed or new:
+                start = time.perf_counter()
+                last = index == len(images) - 1
+                if new:
+                    assert annotation is not None
+                    mask = np.where(np.isin(annotation, new), annotation, 0).astype(np.uint8)
+                    probabilities = stepper.step(picture, mask, objects=new, last=last)
+                else:
+                    probabilities = stepper.step(picture, last=last)
+                step_s += time.perf_counter() - start
+                rows = np.array([0, *stepper.objects], np.uint8)
+                labels = rows[np.argmax(probabilities, axis=0)]
+            if annotation is not None and _counts(sequence.protocol, index, len(images)):
+                void = annotation == VOID if truth.has_void else None
+                for i in keyed:
+                    j[i].append(region_similarity(labels == i, annotation == i, void))
+                    f[i].append(boundary_accuracy(labels == i, annotation == i, void=void))
+            for i in new:
+                keyed[i], j[i], f[i] = index, [], []
+            if on_frame:
+                on_frame(index, picture, labels)
+    if not keyed:
+        raise InputError(
+            "no annotation shows an object", remedy="check the label maps", path=sequence.images[0].parent
+        )
+    scores = tuple(
+        ObjectScore(
+            i,
+            keyed[i],
+            len(j[i]),
+            statistics(j[i]),
+            statistics(f[i]),
+            sequence.categories.get(i),
+            sequence.seen.get(i),
+        )
+        for i in sorted(keyed)
+    )
+    return SequenceScore(sequence.dataset, sequence.name, len(images), size, step_s, scores)
+
+
+def summarise(scores: Iterable[SequenceScore]) -> Summary:
+    """Means over all objects that have a frame that counts."""
+    objects = [o for s in scores for o in s.objects if o.frames]
+
+    def mean(values: Iterable[float]) -> float:
+        listed = list(values)
+        return sum(listed) / len(listed) if listed else math.nan
+
+    def part(seen: bool) -> tuple[float, float] | None:
+        chosen = [o for o in objects if o.seen is seen]
+        return (mean(o.j.mean for o in chosen), mean(o.f.mean for o in chosen)) if chosen else None
+
+    def whole(of: Callable[[ObjectScore], Statistics]) -> Statistics:
+        return Statistics(
+            mean(of(o).mean for o in objects), mean(of(o).recall for o in objects), mean(of(o).decay for o in objects)
+        )
+
+    return Summary(len(objects), whole(lambda o: o.j), whole(lambda o: o.f), part(True), part(False))
+
+
+def ids_of(labels: Labels) -> list[ObjectId]:
+    """Object ids in a label map, ascending; background and void are none."""
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    return [int(i) for i in present if i not in (0, VOID)]
+
+
+def read_picture(path: Path) -> NDArray[np.float32]:
+    """A picture as the engine wants it: [H, W, 3] float32 display-referred 0..1."""
+    pixels = _pixels(path, oiio.FLOAT)
+    if pixels.shape[2] < 3:
+        pixels = np.repeat(pixels[..., :1], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def read_labels(path: Path) -> Labels:
+    """A label map [H, W]: palette indices of a palette PNG, else the values of a grey one (or of equal R, G, B)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+    except OSError as error:
+        raise PlateError(f"cannot read the annotation: {error.strerror}", path=path) from None
+    if head[:4] == b"\x89PNG" and len(head) == 26 and head[25] == 3:
+        # OpenImageIO turns palettes into colours; the indices are what was drawn
+        try:
+            with av.open(str(path)) as container:
+                picture = next(container.decode(video=0))
+                if picture.format.name == "pal8":
+                    plane = picture.planes[0]
+                    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+                    return np.array(rows[: picture.height, : picture.width])
+        except (av.FFmpegError, StopIteration) as error:
+            raise PlateError(f"cannot read the annotation: {error}", path=path) from None
+    pixels = _pixels(path, oiio.UINT8)
+    grey: Labels = pixels[..., 0]
+    if pixels.shape[2] >= 3 and not (np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])):
+        raise PlateError(
+            "the annotation is a colour picture, not a label map", remedy="save it as palette PNG", path=path
+        )
+    return np.ascontiguousarray(grey)
+
+
+def palette() -> NDArray[np.uint8]:
+    """The colours [256, 3] of DAVIS and PASCAL label maps: the index's bits dealt to R, G, B, top bit first."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for level in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> (3 * level + channel)) & 1) << (7 - level)
+    return colours.astype(np.uint8)
+
+
+def write_labels(path: Path, labels: Labels) -> None:
+    """Write a label map as palette PNG, the form the data sets' own servers take."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = labels.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0: none
+    rows[:, 1:] = labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + chunk(b"PLTE", palette().tobytes())
+        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6))
+        + chunk(b"IEND", b"")
+    )
+
+
+def write_overlay(path: Path, picture: NDArray[np.float32], labels: Labels) -> None:
+    """The picture with every object tinted and outlined, as JPEG or PNG by the path's suffix."""
+    colours = palette().astype(np.float32) / 255
+    tinted = np.where(labels[..., None] > 0, 0.55 * picture + 0.45 * colours[labels], picture)
+    tinted[boundary(labels)] = 1.0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = oiio.ImageBuf(oiio.ImageSpec(picture.shape[1], picture.shape[0], 3, oiio.UINT8))
+    image.set_pixels(image.roi, np.ascontiguousarray(tinted, np.float32))
+    if not image.write(str(path)):
+        raise PlateError(f"cannot write the overlay: {image.geterror()}", path=path)
+
+
+class _Truth:
+    """Annotations of a sequence, with masks of 0 and 255 read as one object."""
+
+    def __init__(self, sequence: VideoSequence) -> None:
+        self._paths = sequence.annotations
+        self._binary: bool | None = None
+        self.has_void = False
+
+    def labels(self, index: int) -> Labels | None:
+        if index not in self._paths:
+            return None
+        labels = read_labels(self._paths[index])
+        has_255 = bool((labels == VOID).any())
+        if self._binary is None and labels.any():
+            self._binary = has_255 and not ids_of(labels)
+        if self._binary:
+            return (labels >= 128).astype(np.uint8)
+        self.has_void |= has_255
+        return labels
+
+
+def _counts(protocol: str, index: int, frames: int) -> bool:
+    return protocol != "davis" or 0 < index < frames - 1
+
+
+def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
+    if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+        yield root
+    elif depth:
+        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            yield from _datasets(child, depth - 1)
+
+
+def _sequences(dataset: Path, protocol: str) -> Iterator[VideoSequence]:
+    meta = _meta(dataset)
+    if protocol == "auto":
+        protocol = "youtube" if meta else "davis"
+    images, annotations = _resolution(dataset)
+    train = _meta(dataset.parent / "train") if dataset.name != "train" else {}
+    known = {o.get("category") for video in train.values() for o in video.get("objects", {}).values()}
+    for folder in sorted(p for p in images.iterdir() if p.is_dir()):
+        pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)
+        index = {p.stem: i for i, p in enumerate(pictures)}
+        drawn = annotations / folder.name
+        masks = {index[p.stem]: p for p in sorted(drawn.glob("*.png")) if p.stem in index} if drawn.is_dir() else {}
+        if not pictures or not masks:
+            continue
+        categories: dict[ObjectId, str] = {}
+        seen: dict[ObjectId, bool] = {}
+        for key, entry in meta.get(folder.name, {}).get("objects", {}).items():
+            if not str(key).isdigit():
+                continue
+            category = entry.get("category")
+            if category is not None:
+                categories[int(key)] = str(category)
+            if isinstance(entry.get("seen"), bool):
+                seen[int(key)] = entry["seen"]
+            elif known and category is not None:
+                seen[int(key)] = category in known
+        yield VideoSequence(dataset.name, folder.name, tuple(pictures), masks, protocol, categories, seen)
+
+
+def _resolution(dataset: Path) -> tuple[Path, Path]:
+    """The folders that hold the sequences; 480p where resolutions stand side by side."""
+    images, annotations = dataset / "JPEGImages", dataset / "Annotations"
+    for name in _RESOLUTIONS:
+        if (images / name).is_dir() and (annotations / name).is_dir():
+            return images / name, annotations / name
+    return images, annotations
+
+
+def _meta(dataset: Path) -> dict[str, Any]:
+    path = dataset / "meta.json"
+    if not path.is_file():
+        return {}
+    try:
+        videos = json.loads(path.read_text())["videos"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot read the data set's description: {error}", remedy="expected YouTube-VOS' meta.json", path=path
+        ) from None
+    return dict(videos)
+
+
+def _names(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name.endswith(".txt") and os.path.isfile(name):
+            # a name a line, or the DAVIS 2016 form "/JPEGImages/480p/bear/00000.jpg /Annotations/..."
+            parts = (line.split()[0].rstrip("/") for line in Path(name).read_text().splitlines() if line.strip())
+            yield from dict.fromkeys(Path(p).parent.name if Path(p).suffix else Path(p).name for p in parts)
+        else:
+            yield name
+
+
+def _pixels(path: Path, kind: Any) -> NDArray[Any]:
+    image = oiio.ImageInput.open(str(path))
+    if image is None:
+        raise PlateError(f"cannot read the picture: {oiio.geterror()}", path=path)
+    try:
+        pixels = image.read_image(0, 0, 0, image.spec().nchannels, kind)
+        if pixels is None:
+            raise PlateError(f"cannot read the picture: {image.geterror()}", path=path)
+    finally:
+        image.close()
+    array: NDArray[Any] = np.asarray(pixels)
+    return array[..., None] if array.ndim == 2 else array
