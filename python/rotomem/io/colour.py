@@ -396,9 +396,10 @@ def _tame(own: NDArray[Any]) -> TamedPixels:
     if _harmless(own):
         return TamedPixels()
     if own.dtype not in (np.float16, np.float32):
+        counts = [_count(m) for m in (np.isnan(own), np.isinf(own), (own < 0) & np.isfinite(own))]
         own[np.isnan(own)] = 0
         np.clip(own, 0, _LARGEST, out=own)
-        return TamedPixels()
+        return TamedPixels(*counts)
     # As signed integers of the same bits, floats keep their order and negatives stay negative, and integers are
     # compared many times faster than halves: grain in the blacks makes this a usual case, not a rare one.
     bits: NDArray[Any] = own.view(np.int16 if own.dtype == np.float16 else np.int32)

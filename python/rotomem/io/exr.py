@@ -22,6 +22,7 @@ import OpenImageIO as oiio
 from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MissingFrameError, PlateError
+from rotomem.io.timecode import unpack
 from rotomem.types import Window
 
 MAX_PIXELS = 1 << 28
@@ -715,15 +716,7 @@ def _timecode(attributes: Mapping[str, object]) -> str | None:
     value = _value(raw)
     if isinstance(value, str):
         return value or None
-    if not (isinstance(value, (tuple, list)) and value and isinstance(value[0], int)):
-        return None
-    bits = value[0] & 0xFFFFFFFF
-
-    def bcd(shift: int, tens: int) -> int:
-        return ((bits >> (shift + 4)) & tens) * 10 + ((bits >> shift) & 15)
-
-    separator = ";" if bits & (1 << 6) else ":"
-    return f"{bcd(24, 3):02d}:{bcd(16, 7):02d}:{bcd(8, 7):02d}{separator}{bcd(0, 3):02d}"
+    return unpack(value)
 
 
 def _hints(attributes: Mapping[str, object]) -> dict[str, object]:

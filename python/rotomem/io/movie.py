@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rotomem.errors import InputError, PlateError
 from rotomem.io.exr import TypedValue, check_regular
+from rotomem.io.timecode import advance, pack
 
 _CACHE_BYTES = 192 << 20
 """Decoded frames kept for a caller who goes backwards; otherwise each step back would decode a whole group again."""
@@ -148,7 +149,7 @@ class Movie:
         fps, start = self.info.fps, self.info.timecode
         if fps is not None:
             found["framesPerSecond"] = TypedValue("rational", (fps.numerator, fps.denominator))
-            if start is not None and (bits := timecode_bits(start, number - 1, fps)) is not None:
+            if start is not None and (bits := pack(advance(start, number - 1, fps))) is not None:
                 found["smpte:TimeCode"] = TypedValue("timecode", (bits, 0))
         return found
 
@@ -441,34 +442,3 @@ def _timecode(container: Any, stream: Any) -> str | None:
         if text:
             return str(text)
     return None
-
-
-def timecode_bits(start: str, frames: int, fps: Fraction) -> int | None:
-    """SMPTE 12M bits (as EXR's timeCode stores them) of a time code `frames` after `start`; None for no time code.
-
-    `start` is "01:02:03:04", with a semicolon before the frames where it drops frames (29.97 and 59.94).
-    """
-    parts = start.replace(";", ":").replace(".", ":").split(":")
-    if len(parts) != 4 or not all(p.isdigit() for p in parts):
-        return None
-    h, m, s, f = (int(p) for p in parts)
-    rate = max(round(fps), 1)
-    drop = (";" in start or "." in start) and rate % 30 == 0
-    skipped = rate // 15 if drop else 0
-    minutes = h * 60 + m
-    count = (minutes * 60 + s) * rate + f - skipped * (minutes - minutes // 10) + frames
-    if drop:
-        tens, rest = divmod(count, rate * 600 - skipped * 9)
-        count += skipped * 9 * tens
-        if rest >= rate * 60:
-            count += skipped * (1 + (rest - rate * 60) // (rate * 60 - skipped))
-    f = count % rate
-    seconds = count // rate
-    h, m, s = seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
-    if f > 39:
-        return None  # more frames a second than the format has room for
-
-    def bcd(n: int) -> int:
-        return n // 10 << 4 | n % 10
-
-    return bcd(h) << 24 | bcd(m) << 16 | bcd(s) << 8 | bcd(f) | (1 << 6 if drop else 0)
