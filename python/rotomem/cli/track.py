@@ -153,8 +153,8 @@ def run(args: argparse.Namespace) -> int:
         report = _track(args, stream)
         return report.exit_code
     except Exception as error:
-        report = getattr(error, "report", None)
-        if report is not None and isinstance(error, RotomemError) and report.frames_written:
+        report = getattr(error, "report", None) or _report_of(args, error)
+        if isinstance(error, RotomemError) and report.frames_written:
             _hint(f"{report.frames_written} frames are whole; run again with --resume to go on", args, stream)
             print(f"rotomem: {error}", file=sys.stderr)
             return report.exit_code
@@ -162,6 +162,16 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if report is not None and args.json is not None:
             _write_report(report, args.json)
+
+
+def _report_of(args: argparse.Namespace, error: Exception) -> Report:
+    """The report of a run that ended before it looked at anything."""
+    from rotomem import __version__
+    from rotomem.engine.report import Report
+
+    report = Report(version=__version__, plate=args.plate, out=args.out)
+    report.fail(error)
+    return report
 
 
 def _track(args: argparse.Namespace, stream: TextIO) -> Report:

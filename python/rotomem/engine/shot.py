@@ -122,7 +122,7 @@ class TrackOptions:
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
-            raise UsageError("resume and overwrite contradict each other", remedy="choose one")
+            raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
 
     def session(self) -> dict[str, Any]:
         """Keyword arguments of `Session`, size excepted."""
@@ -326,8 +326,8 @@ class ShotRun:
         if existing and not (options.resume or options.overwrite):
             raise UsageError(
                 f"{len(set(existing))} of the mattes to write exist already",
-                remedy="resume to redo only what is missing, damaged or made with other settings; "
-                "overwrite to replace them all; or choose another output",
+                remedy="use --resume to redo only what is missing, damaged or made with other settings, "
+                "--overwrite to replace them all, or choose another output",
                 path=existing[0],
             )
 
