@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rotomem.engine.session import Session
     from rotomem.engine.report import Report
+    from rotomem.engine.session import Session
     from rotomem.engine.shot import track
     from rotomem.errors import RotomemError
     from rotomem.models.interface import VOSModel as Model

@@ -270,7 +270,7 @@ def test_step_when_arguments_are_wrong_then_the_error_names_them() -> None:
         with pytest.raises(UsageError):
             session.step(picture(0), good, objects=objects)
     session.step(picture(0), good)
-    with pytest.raises(ShapeError, match="64x40.*64x48"):
+    with pytest.raises(ShapeError, match=r"64x40.*64x48"):
         session.step(picture(1)[:40])
     assert session.step(picture(1)).shape == (2, 48, 64), "refused calls leave the session as it was"
 

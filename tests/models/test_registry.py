@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 import rotomem
+from engine.toy import TINY, tiny_model
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.xmem import XMem
-
-from engine.toy import TINY, tiny_model
 
 
 class Runs:
