@@ -1,0 +1,710 @@
+"""Key masks in: what the artist drew on some frames, as soft coverage per object on the plate's canvas.
+
+A mask without a name is a picture of labels: palette indices, grey or integer labels, one colour an object, or
+0 and 255 with soft edges, which is one object. With a name it is the soft matte of that object. Soft edges never
+become objects (labels.py says how they are told apart), values are never scaled or resized: an 8-bit value v is
+v / 255, a half value stays as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.errors import InputError, MaskError, UsageError
+from rotomem.io.exr import Channel, StillHeader, read_header, read_still
+from rotomem.io.labels import Levels, find_levels, fold_edges, is_soft_matte, levels_of
+from rotomem.io.plate import PlateInfo
+from rotomem.io.sequence import compact_frames, find_frames
+from rotomem.types import KeyMask, ObjectId, Window
+
+MAX_OBJECTS = 64
+"""Labels one mask may hold before it is taken for an accident."""
+
+_UNNAMED = re.compile(r"^\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
+_NAMED = re.compile(r"^(.*?)@\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
+_DEFAULT_NAME = re.compile(r"obj([1-9]\d*)")
+_SMALL_LABELS = 16  # a picture whose brightest 8-bit value is below this holds labels, not coverage
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """One `--mask`: the frame it was drawn on, the file, the object's name or None, the channel or None."""
+
+    frame: int
+    path: str
+    name: str | None = None
+    channel: str | None = None
+
+    def __str__(self) -> str:
+        channel = f":{self.channel}" if self.channel else ""
+        return f"{self.name + '@' if self.name else ''}{self.frame}={self.path}{channel}"
+
+
+@dataclass(frozen=True)
+class ObjectTable:
+    """The objects of a shot, in order of first appearance: ids that never change, and the artist's names.
+
+    names   id -> name; ids are the labels of a label map, or the next free numbers from 1
+    """
+
+    names: Mapping[ObjectId, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> tuple[ObjectId, ...]:
+        return tuple(self.names)
+
+    def name(self, number: ObjectId) -> str:
+        """The artist's name. Raises UsageError where there is no such object."""
+        if number not in self.names:
+            raise UsageError(f"there is no object {number}", remedy=self._known())
+        return self.names[number]
+
+    def id(self, name: str) -> ObjectId:
+        """The id of a name (or of a number written as one). Raises UsageError where there is no such object."""
+        for number, known in self.names.items():
+            if name == known:
+                return number
+        if name.isdigit() and int(name) in self.names:
+            return int(name)
+        raise UsageError(f"there is no object '{name}'", remedy=self._known())
+
+    def _known(self) -> str:
+        return "the objects are " + (", ".join(f"{k} ({n})" for k, n in self.names.items()) or "none")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """All key masks of a run.
+
+    by_frame   frame -> what was drawn there, ascending
+    notes      what each mask was taken for: the label list found, values that had to be tamed
+    """
+
+    objects: ObjectTable
+    by_frame: Mapping[int, KeyMask]
+    notes: tuple[str, ...] = ()
+
+
+def parse_mask(text: str) -> MaskSpec:
+    """Read `FRAME=PATH`, `NAME@FRAME=PATH`, either with `:channel` after the path.
+
+    The frame may be negative. What follows the last colon is a channel unless the whole is an existing file, the
+    rest would be a bare drive letter, or it holds a slash: `C:\\a.exr` has none, `C:\\a.exr:hero.A` has `hero.A`.
+
+    >>> parse_mask("hero@1001=key.exr:hero.A")
+    MaskSpec(frame=1001, path='key.exr', name='hero', channel='hero.A')
+
+    Raises UsageError where the text is not of this form.
+    """
+    remedy = "write it as FRAME=PATH or NAME@FRAME=PATH, for example 1001=key.png or hero@1001=key.exr:A"
+    name: str | None = None
+    found = _UNNAMED.match(text)
+    if found:
+        number, rest = found.groups()
+    else:
+        found = _NAMED.match(text)
+        if not found:
+            raise UsageError(f"'{text}' does not say which frame the mask belongs to", remedy=remedy)
+        name, number, rest = found.groups()
+        name = name.strip()
+        if not name:
+            raise UsageError(f"'{text}' has an empty object name", remedy=remedy)
+    rest = rest.strip()
+    path, channel = _split_channel(rest)
+    if not path or "\0" in path:
+        raise UsageError(f"'{text}' names no file", remedy=remedy)
+    return MaskSpec(int(number), path, name, channel)
+
+
+def _split_channel(text: str) -> tuple[str, str | None]:
+    if os.path.exists(text):
+        return text, None
+    colons = [m.start() for m in re.finditer(":", text)]
+    for at in reversed(colons):  # a file that is there settles it, colons in its name included
+        if text[at + 1 :] and os.path.isfile(text[:at]):
+            return text[:at], text[at + 1 :]
+    if colons:
+        at = colons[-1]
+        path, channel = text[:at], text[at + 1 :]
+        if channel and not re.search(r"[/\\]", channel) and not re.fullmatch(r"[A-Za-z]?", path):
+            return path, channel
+    return text, None
+
+
+# One picture ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Drawn:
+    """One object of one picture: how it is called before ids are given, and its coverage on the picture's window.
+
+    key   ("id", label), ("colour", hex) or ("name", text)
+    """
+
+    key: tuple[str, Any]
+    alpha: NDArray[np.float32]
+    window: Window
+    spec: MaskSpec
+
+    @property
+    def empty(self) -> bool:
+        return not self.alpha.any()
+
+
+class _Picture:
+    """A mask file: its header, its place on the canvas, and the ways to look at it."""
+
+    def __init__(self, spec: MaskSpec, info: PlateInfo, notes: list[str]) -> None:
+        self.spec = spec
+        self.notes = notes
+        self.path = _resolve(spec)
+        try:
+            self.header: StillHeader = read_header(self.path)
+        except InputError as e:
+            raise self._unreadable(e) from e
+        self.window = self._place(info)
+
+    def error(self, what: str, remedy: str) -> MaskError:
+        return MaskError(what, remedy=remedy, path=self.path, frame=self.spec.frame, object=self.spec.name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{self.spec.frame}: {text}")
+
+    def _unreadable(self, e: InputError) -> MaskError:
+        remedy = e.remedy or "give a PNG, TIFF or EXR picture"
+        return self.error(f"the mask cannot be read: {e.what}", remedy)
+
+    def _place(self, info: PlateInfo) -> Window:
+        """Where the picture's pixels lie on the plate. Raises MaskError with both sizes where they fit nowhere."""
+        display, canvas = info.display_window, info.canvas
+        mine = self.header.display_window
+        data = self.header.parts[0].data_window
+        if self.header.format == "openexr":
+            # Its windows say where it is; only the format must be the plate's, or an overscan one of the canvas.
+            if mine in (display, canvas):
+                return data
+            if _size(mine) == _size(display):
+                dx, dy = display.x0 - mine.x0, display.y0 - mine.y0
+                return Window(data.x0 + dx, data.y0 + dy, data.x1 + dx, data.y1 + dy)
+        elif _size(data) == _size(display):
+            return display
+        elif _size(data) == _size(canvas):
+            return canvas
+        size = mine if self.header.format == "openexr" else data
+        what = f"the mask is {size.width}x{size.height}, the plate is {display.width}x{display.height}"
+        if canvas != display:
+            what += f" ({canvas.width}x{canvas.height} with its overscan)"
+        remedy = "draw or render it at that size; masks are never resized"
+        if info.pixel_aspect != 1.0:
+            remedy += f" (the plate is anamorphic, pixel aspect {info.pixel_aspect:g}: keep it squeezed)"
+        raise self.error(what, remedy)
+
+    def read(self, *channels: Channel) -> list[NDArray[Any]]:
+        """Pixels of channels, each [h, w] in its own type, on this picture's data window."""
+        window = self.header.parts[channels[0].part].data_window
+        if window != self.header.parts[0].data_window:
+            raise self.error("its channels lie in parts with different data windows", "give a picture of one part")
+        try:
+            still = read_still(self.path, channels=[c.name for c in channels], header=self.header)
+        except InputError as e:
+            raise self._unreadable(e) from e
+        return [still.arrays[c.name] for c in channels]
+
+    def channel(self, name: str) -> Channel:
+        """The channel a `:channel` means: its name, a layer that has one channel or an alpha, or a colour word."""
+        try:
+            found = self.header.find(name)
+        except InputError:
+            found = None
+        if found is not None:
+            return found
+        words = {"alpha": "A", "red": "R", "green": "G", "blue": "B", "grey": "Y", "gray": "Y", "luma": "Y"}
+        of_layer = [c for c in self.header.channels if c.layer.lower() == name.lower()]
+        alpha = [c for c in of_layer if c.component.upper() in ("A", "ALPHA")]
+        word = [c for c in self.header.channels if not c.layer and c.component == words.get(name.lower())]
+        for choice in (alpha, of_layer, word):
+            if len(choice) == 1:
+                return choice[0]
+        listing = ", ".join(c.label for c in self.header.channels[:24])
+        raise self.error(f"the mask has no channel '{name}'", f"its channels are {listing}")
+
+    def bare(self, component: str) -> Channel | None:
+        for c in self.header.channels:
+            if not c.layer and c.component.upper() == component:
+                return c
+        return None
+
+    # As labels ------------------------------------------------------------------------------------------------
+
+    def labels(self, max_objects: int) -> list[_Drawn]:
+        """The objects of a picture that came without a name."""
+        if self.spec.channel:
+            return self._from_plane(self.read(self.channel(self.spec.channel))[0], max_objects)
+        palette = _palette_indices(self.path) if self.header.format == "png" else None
+        if palette is not None:
+            return self._from_palette(*palette, max_objects)
+        rgb = [self.bare(c) for c in "RGB"]
+        alpha = self.bare("A")
+        if all(rgb):
+            return self._from_colours([c for c in rgb if c], alpha, max_objects)
+        layers = [c for c in self.header.channels if c.component.upper() in ("A", "ALPHA")]
+        if (
+            layers
+            and len(layers) == len(self.header.channels)
+            and (len(layers) > 1 or layers[0].layer or self._told())
+        ):
+            return self._from_layers(layers)
+        if len(self.header.channels) == 1:
+            return self._from_plane(self.read(self.header.channels[0])[0], max_objects)
+        grey = self.bare("Y")
+        if grey and len(self.header.channels) == 2 and alpha:
+            planes = self.read(grey, alpha)
+            matte = planes[1] if _varies(planes[1]) and not _varies(planes[0]) else planes[0]
+            return self._from_plane(matte, max_objects)
+        if alpha and len(layers) == 1:
+            return self._from_plane(self.read(alpha)[0], max_objects)
+        listing = ", ".join(c.label for c in self.header.channels[:24])
+        raise self.error(
+            f"the mask has {len(self.header.channels)} channels: {listing}", "choose one with PATH:channel"
+        )
+
+    def _told(self) -> dict[str, str]:
+        """Names of the objects in a matte that rotomem wrote, layer -> name."""
+        try:
+            told = json.loads(str(self.header.metadata.get("rotomem/objects", "{}")))
+        except ValueError:
+            return {}
+        return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+
+    def _from_layers(self, layers: list[Channel]) -> list[_Drawn]:
+        told = self._told()
+        drawn = []
+        for c, plane in zip(layers, self.read(*layers), strict=True):
+            name = told.get(c.layer or "A") or c.layer or "obj1"
+            drawn.append(self._drawn(("name", name), self.coverage(plane)))
+        seen = [d for d in drawn if not d.empty] or drawn
+        self.note("one soft matte a layer: " + ", ".join(f"{d.key[1]} ({_share(d.alpha)})" for d in seen))
+        return seen
+
+    def _from_palette(self, index: NDArray[np.uint8], palette: NDArray[np.uint8], max_objects: int) -> list[_Drawn]:
+        used, place = np.unique(index, return_inverse=True)
+        place = place.reshape(index.shape)
+        colours = palette[used].astype(np.float64)
+        if used.size > 2 and (colours == colours[:, :1]).all():
+            # A palette of greys may be a ramp of coverage; seen as greys it is the same picture as without palette.
+            grey = palette[index, 0]
+            if is_soft_matte(find_levels(grey), 255.0):
+                return self._one_matte(self.coverage(grey))
+        levels = fold_edges(levels_of(place, colours))
+        return self._objects(levels, [int(v) for v in used], len(used), max_objects)
+
+    def _from_colours(self, rgb: list[Channel], alpha: Channel | None, max_objects: int) -> list[_Drawn]:
+        planes = self.read(*rgb)
+        matte = self.read(alpha)[0] if alpha else None
+        grey = all(np.array_equal(planes[0], p, equal_nan=p.dtype.kind == "f") for p in planes[1:])
+        if matte is not None and _varies(matte):
+            return self._from_rgba(planes, matte, max_objects)
+        if grey:
+            return self._from_plane(planes[0], max_objects)
+        return self._from_colour_levels(find_levels(_integers(planes)), max_objects)
+
+    def _from_rgba(self, planes: list[NDArray[Any]], matte: NDArray[Any], max_objects: int) -> list[_Drawn]:
+        """Alpha is the matte, unless the picture is flat colours on nothing: then each colour is an object."""
+        colours = _integers(planes)
+        coverage = self.coverage(matte)
+        colours[coverage == 0] = 0
+        levels = find_levels(colours)
+        solid = levels_of(np.where(coverage == 1, levels.index, len(levels.values)), np.r_[levels.values, [[-1] * 3]])
+        coloured = (levels.values > 0).any(axis=1) & (solid.counts[:-1] > 0)
+        flat = coloured & solid.drawn[:-1]
+        mostly_flat = flat.sum() >= 2 and solid.counts[:-1][flat].sum() >= 0.95 * (coverage == 1).sum()
+        if 2 <= coloured.sum() <= max_objects or (mostly_flat and flat.sum() <= max_objects):
+            return self._from_colour_levels(levels, max_objects)
+        self.note("the mask has an alpha channel, which is taken as the matte")
+        return self._one_matte(coverage)
+
+    def _from_colour_levels(self, levels: Levels, max_objects: int) -> list[_Drawn]:
+        before = len(levels.values)
+        levels = fold_edges(levels)
+        colours = [tuple(int(v) for v in c) for c in levels.values]
+        kept = [c for c, n in zip(colours, levels.counts, strict=True) if n]
+        if all(c in _VOC_PALETTE for c in kept):
+            # An indexed label map that was saved as RGB: its colours are the indices.
+            return self._objects(levels, [_VOC_PALETTE.get(c, 0) for c in colours], before, max_objects)
+        drawn = self._split(levels, before, max_objects, lambda i: not any(colours[i]), lambda i: _hex(colours[i]))
+        if all(any(c) for c in kept):
+            self.note("the mask has no black background, so every colour is an object")
+        return drawn
+
+    def _from_plane(self, plane: NDArray[Any], max_objects: int) -> list[_Drawn]:
+        """One channel: labels where its values are whole numbers, else coverage."""
+        if plane.dtype.kind == "f":
+            finite = np.nan_to_num(plane.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+            whole = np.rint(finite)
+            drawn, beyond = finite != 0, finite > 1
+            exact = finite == whole
+            # Labels are whole numbers, those above 1 too; a matte that overshoots has fractions there.
+            if not beyond.any() or min(exact[drawn].mean(), exact[beyond].mean()) < 0.5 or whole.max() > 2**31:
+                return self._one_matte(self.coverage(plane))
+            if not exact.all() or not np.isfinite(plane).all() or finite.min() < 0:
+                self.note("values that are no labels (fractions, negative, not finite) were rounded, or taken as 0")
+            plane = np.maximum(whole, 0).astype(np.int64)
+            full = np.inf
+        else:
+            full = float(np.iinfo(plane.dtype).max)
+        levels = find_levels(plane)
+        if np.isfinite(full) and is_soft_matte(levels, full):
+            return self._one_matte(self.coverage(plane))
+        before = len(levels.values)
+        folded = fold_edges(levels)
+        values = levels.values[:, 0]
+        main = [v for v, n in zip(values, folded.counts, strict=True) if n and v > 0]
+        if len(main) == 1 and before > 2 and folded is not levels:
+            # A single label with soft edges: they are its coverage.
+            coverage = np.clip(plane.astype(np.float32) / np.float32(main[0]), 0, 1)
+            self.note(f"labels {int(main[0])} ({_share(coverage)}), its soft edges kept")
+            return [self._drawn(("id", int(main[0])), coverage)]
+        return self._objects(folded, [int(v) for v in values], before, max_objects)
+
+    def _one_matte(self, coverage: NDArray[np.float32]) -> list[_Drawn]:
+        soft = np.count_nonzero((coverage > 0) & (coverage < 1))
+        told = f"one matte, obj1 ({_share(coverage)})"
+        self.note(told + (f", soft on {100 * soft / coverage.size:.1f} %" if soft else ""))
+        return [self._drawn(("id", 1), coverage)]
+
+    def _objects(self, levels: Levels, ids: list[int], before: int, max_objects: int) -> list[_Drawn]:
+        return self._split(levels, before, max_objects, lambda i: ids[i] == 0, lambda i: ids[i])
+
+    def _split(self, levels: Levels, before: int, max_objects: int, ground: Any, key: Any) -> list[_Drawn]:
+        """One row for each level that has pixels and is not background."""
+        present = [i for i in range(len(levels.values)) if levels.counts[i] and not ground(i)]
+        if len(present) > max_objects:
+            raise self.error(
+                f"the mask holds {len(present)} different values, more than an artist draws objects "
+                f"(at most {max_objects})",
+                "save it as a palette or label picture without anti-aliasing, or give one soft matte per object as "
+                "NAME@FRAME=PATH",
+            )
+        drawn = []
+        for i in sorted(present, key=key):
+            kind = "colour" if isinstance(key(i), str) else "id"
+            drawn.append(self._drawn((kind, key(i)), (levels.index == i).astype(np.float32)))
+        if not drawn:
+            return [self._drawn(("id", 1), np.zeros(levels.index.shape, np.float32))]
+        text = "labels " + ", ".join(f"{d.key[1]} ({_share(d.alpha)})" for d in drawn)
+        faint = before - len(present) - sum(1 for i in range(len(levels.values)) if levels.counts[i] and ground(i))
+        if faint > 0:
+            text += f"; {faint} value{'s' if faint > 1 else ''} found only on edges went to the neighbouring label"
+        self.note(text)
+        return drawn
+
+    # As a matte -----------------------------------------------------------------------------------------------
+
+    def matte(self) -> list[_Drawn]:
+        """The soft matte of the object that the mask is named for."""
+        name = str(self.spec.name)
+        plane = self._matte_plane(name)
+        return [self._drawn(("name", name), self.coverage(plane))]
+
+    def _matte_plane(self, name: str) -> NDArray[Any]:
+        if self.spec.channel:
+            return self._not_labels(self.read(self.channel(self.spec.channel))[0])
+        palette = _palette_indices(self.path) if self.header.format == "png" else None
+        if palette is not None:
+            index, colours = palette
+            used = np.unique(index)
+            if (colours[used] == colours[used][:, :1]).all() and colours[used].max() >= _SMALL_LABELS:
+                return colours[index, 0]
+            return self._not_labels(index, always=True)
+        told = {v: k for k, v in self._told().items()}
+        layer = next((c for c in self.header.channels if c.layer and c.layer in (name, told.get(name))), None)
+        if layer is not None:
+            layer = next(
+                (c for c in self.header.channels if c.layer == layer.layer and c.component.upper() == "A"), layer
+            )
+            return self._not_labels(self.read(layer)[0])
+        alpha = self.bare("A")
+        rgb = [c for c in (self.bare(k) for k in "RGB") if c]
+        if alpha:
+            plane = self.read(alpha)[0]
+            if not (rgb or self.bare("Y")) or _varies(plane):
+                return plane
+        if len(rgb) == 3:
+            planes = self.read(*rgb)
+            if all(np.array_equal(planes[0], p) for p in planes[1:]):
+                return self._not_labels(planes[0])
+            weights = (0.2126, 0.7152, 0.0722)
+            scale = 1.0 if planes[0].dtype.kind == "f" else 1.0 / np.iinfo(planes[0].dtype).max
+            luma = sum(w * p.astype(np.float64) for w, p in zip(weights, planes, strict=True)) * scale
+            self.note(f"{name}: the mask is coloured, its luminance is taken as the matte")
+            return np.asarray(luma, np.float32)
+        single = self.bare("Y") or (rgb[0] if rgb else None)
+        if single is None and len(self.header.channels) == 1:
+            single = self.header.channels[0]
+        if single is None:
+            listing = ", ".join(c.label for c in self.header.channels[:24])
+            raise self.error("the mask has no alpha, grey or RGB channel", f"choose one with :channel of {listing}")
+        return self._not_labels(self.read(single)[0])
+
+    def _not_labels(self, plane: NDArray[Any], *, always: bool = False) -> NDArray[Any]:
+        """A 0/1 picture means full coverage where it is 1; one with several labels is no matte of one object."""
+        if plane.dtype.kind == "f":
+            return plane
+        full = np.iinfo(plane.dtype).max
+        if plane.max() >= _SMALL_LABELS and not always and plane.dtype != np.uint32:
+            return plane
+        labels = [int(v) for v in np.unique(plane) if v]
+        if not labels or labels == [full]:
+            return plane
+        if len(labels) > 1:
+            raise self.error(
+                f"the mask holds the labels {', '.join(map(str, labels[:8]))}, not the matte of one object",
+                "leave the name out to take them all, or give a picture of this object alone",
+            )
+        return np.where(plane > 0, np.float32(1), np.float32(0))
+
+    def coverage(self, plane: NDArray[Any]) -> NDArray[np.float32]:
+        """Values as coverage 0..1, exactly: v / 255, v / 65535, floats as they are; wild floats tamed and told."""
+        if plane.dtype.kind != "f":
+            full = np.iinfo(plane.dtype).max
+            if plane.dtype == np.uint32 and plane.max() != full:
+                return (plane > 0).astype(np.float32)
+            scaled: NDArray[np.float32] = plane.astype(np.float32) / np.float32(full)
+            return scaled
+        alpha: NDArray[np.float32] = plane.astype(np.float32)
+        bad = np.count_nonzero(~np.isfinite(alpha))
+        if bad:
+            alpha = np.nan_to_num(alpha, nan=0.0, posinf=1.0, neginf=0.0)
+            self.note(f"{bad} values of the mask are not finite; NaN became 0, infinity 1")
+        low, high = float(alpha.min()), float(alpha.max())
+        if low < 0 or high > 1:
+            self.note(f"values of the mask run from {low:g} to {high:g}; they were clamped to 0..1")
+            alpha = np.clip(alpha, 0, 1)
+        return alpha
+
+    def _drawn(self, key: tuple[str, Any], alpha: NDArray[np.float32]) -> _Drawn:
+        return _Drawn(key, alpha, self.window, self.spec)
+
+
+def _resolve(spec: MaskSpec) -> Path:
+    """The file of a spec; a frame pattern in its name is filled with the spec's frame."""
+    path = Path(spec.path).expanduser()
+    if not path.exists() and re.search(r"[#@]|%0?\d*d|\$F", path.name):
+        try:
+            return find_frames(path, str(spec.frame)).files[spec.frame]
+        except (InputError, KeyError) as e:
+            raise MaskError(
+                "there is no mask file for this frame",
+                remedy="check the path of the mask",
+                path=spec.path,
+                frame=spec.frame,
+            ) from e
+    return path
+
+
+def _size(window: Window) -> tuple[int, int]:
+    return window.width, window.height
+
+
+def _varies(plane: NDArray[Any]) -> bool:
+    return bool((plane != plane.flat[0]).any())
+
+
+def _share(alpha: NDArray[np.float32]) -> str:
+    percent = 100 * float(alpha.mean(dtype=np.float64))
+    return f"{percent:.1f} %" if percent >= 0.05 or percent == 0 else f"{percent:.2g} %"
+
+
+def _hex(colour: tuple[int, ...]) -> str:
+    return "#" + "".join(f"{v:02x}" if max(colour) < 256 else f"{v:04x}" for v in colour)
+
+
+def _integers(planes: list[NDArray[Any]]) -> NDArray[Any]:
+    """Colour planes as one integer picture [h, w, 3]."""
+    if planes[0].dtype.kind == "f":
+        planes = [
+            np.rint(np.clip(np.nan_to_num(p.astype(np.float64)), 0, 1) * 65535).astype(np.uint16) for p in planes
+        ]
+    return np.stack(planes, axis=-1)
+
+
+def _palette_indices(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Indices [h, w] and colours [256, 3] of a palette PNG, None for any other.
+
+    OpenImageIO expands palettes, so two indices of one colour would become one label, and 1 would become (128, 0, 0).
+    FFmpeg keeps them; it also accepts cut files, which is why the header and pixels are asked of OpenImageIO first.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    # Signature, IHDR: 8 + 4 + 4 bytes, then width, height, depth, and the colour type at 25; 3 is a palette.
+    if len(data) < 33 or data[12:16] != b"IHDR" or data[25] != 3:
+        return None
+    try:
+        read_still(path)
+    except InputError as e:
+        raise MaskError(f"the mask cannot be read: {e.what}", remedy=e.remedy, path=path) from e
+    try:
+        # From memory: a name with % or : would be a pattern or a protocol to FFmpeg.
+        with av.open(io.BytesIO(data), "r", format="png_pipe") as container:
+            picture = next(container.decode(video=0)).to_ndarray()
+    except (av.FFmpegError, StopIteration, ValueError) as e:
+        raise MaskError(
+            f"the palette of the mask cannot be read: {e}", remedy="save it again as PNG", path=path
+        ) from e
+    if not isinstance(picture, tuple):
+        return None
+    index, argb = picture
+    return np.ascontiguousarray(index), np.ascontiguousarray(argb[:, 1:4])
+
+
+def _voc_palette() -> dict[tuple[int, ...], int]:
+    """The colours that PASCAL VOC and DAVIS label pictures give to indices 0..255: bits of the index, interleaved."""
+    palette: dict[tuple[int, ...], int] = {}
+    for index in range(256):
+        colour = [0, 0, 0]
+        for bit in range(8):
+            for c in range(3):
+                colour[c] |= ((index >> (3 * bit + c)) & 1) << (7 - bit)
+        palette[tuple(colour)] = index
+    return palette
+
+
+_VOC_PALETTE = _voc_palette()
+
+
+# All of them ---------------------------------------------------------------------------------------------------
+
+
+def load_keys(specs: Sequence[MaskSpec], info: PlateInfo, *, max_objects: int = MAX_OBJECTS) -> Keys:
+    """Read every key mask and give each object its id.
+
+    specs         in the order given; several on one frame are merged
+    info          the plate: its frames, display window and canvas
+    max_objects   labels one picture may hold
+
+    Ids: a label is its own id, named `obj<label>`; one matte without a name is 1; then colours and names get the
+    next free numbers, in order of frames and of `specs` within a frame. The same name, label or colour on another
+    frame is the same object. An all-zero mask is allowed where it names an object that another key shows: it
+    declares the object absent there.
+
+    Raises MaskError naming frame and file: outside of the plate's frames, unreadable, of another size, empty, too
+    many labels, one object twice on a frame; UsageError where there is no mask at all.
+    """
+    if not specs:
+        raise UsageError("there is no key mask", remedy="give at least one, for example --mask 1001=key.png")
+    frames = sorted({*info.frames, *info.missing})
+    notes: list[str] = []
+    drawn: list[_Drawn] = []
+    for spec in sorted(specs, key=lambda s: s.frame):  # stable: within a frame as given
+        if spec.frame not in frames:
+            raise MaskError(
+                f"frame {spec.frame} is not one of the plate's frames {compact_frames(frames)}",
+                remedy="check the frame before the = sign, or widen the frame range",
+                path=spec.path,
+                frame=spec.frame,
+            )
+        picture = _Picture(spec, info, notes)
+        found = picture.matte() if spec.name is not None else picture.labels(max_objects)
+        for d in found:
+            if d.empty and d.key[0] != "name":
+                raise picture.error(
+                    "the mask is empty",
+                    "draw the object; to say that one is absent here, name it: NAME@FRAME=PATH",
+                )
+        if spec.name is not None and not found[0].empty:
+            notes.append(f"{spec.frame}: {spec.name} ({_share(found[0].alpha)})")
+        drawn.extend(found)
+    ids = _give_ids(drawn)
+    shown = {ids[d.key] for d in drawn if not d.empty}
+    by_frame: dict[int, list[_Drawn]] = {}
+    for d in drawn:
+        number = ids[d.key]
+        if d.empty:
+            if number not in shown:
+                raise MaskError(
+                    f"the mask of {_called(d.key)} is empty, and no other key shows it",
+                    remedy="draw the object on this or another frame",
+                    path=d.spec.path,
+                    frame=d.spec.frame,
+                )
+            notes.append(f"{d.spec.frame}: {_called(d.key)} is absent")
+        others = by_frame.setdefault(d.spec.frame, [])
+        twin = next((o for o in others if ids[o.key] == number), None)
+        if twin is not None:
+            raise MaskError(
+                f"two masks show {_called(d.key)} on this frame: {twin.spec.path} and {d.spec.path}",
+                remedy="leave one out, or give them names of their own: NAME@FRAME=PATH",
+                frame=d.spec.frame,
+            )
+        others.append(d)
+    names = {ids[d.key]: _called(d.key, ids[d.key]) for d in drawn}
+    notes.extend(f"colour {d} is {names[n]}" for n, d in _colours(ids))
+    keys = {frame: _merge(frame, parts, ids, info, notes) for frame, parts in sorted(by_frame.items())}
+    return Keys(ObjectTable(names), keys, tuple(dict.fromkeys(notes)))
+
+
+def _give_ids(drawn: list[_Drawn]) -> dict[tuple[str, Any], ObjectId]:
+    ids: dict[tuple[str, Any], ObjectId] = {d.key: int(d.key[1]) for d in drawn if d.key[0] == "id"}
+    labels = set(ids.values())
+    for d in drawn:  # "obj3@1050=..." speaks of label 3 of another frame's label map
+        said = _DEFAULT_NAME.fullmatch(d.key[1]) if d.key[0] == "name" else None
+        if said and int(said[1]) in labels:
+            ids[d.key] = int(said[1])
+    taken = set(ids.values())
+    following = 1
+    for d in drawn:
+        if d.key not in ids:
+            while following in taken:
+                following += 1
+            ids[d.key] = following
+            taken.add(following)
+    return ids
+
+
+def _called(key: tuple[str, Any], number: ObjectId | None = None) -> str:
+    kind, value = key
+    if kind == "name":
+        return str(value)
+    return f"obj{number if number is not None else value}"
+
+
+def _colours(ids: Mapping[tuple[str, Any], ObjectId]) -> list[tuple[ObjectId, str]]:
+    return sorted((n, str(k[1])) for k, n in ids.items() if k[0] == "colour")
+
+
+def _merge(
+    frame: int, parts: list[_Drawn], ids: Mapping[tuple[str, Any], ObjectId], info: PlateInfo, notes: list[str]
+) -> KeyMask:
+    canvas = info.canvas
+    alpha = np.zeros((len(parts), canvas.height, canvas.width), np.float32)
+    for row, d in zip(alpha, parts, strict=True):
+        seen = d.window.intersect(canvas)
+        if not seen.empty:
+            row[seen.slices_in(canvas)] = d.alpha[seen.slices_in(d.window)]
+        if seen != d.window and not d.empty and np.count_nonzero(row) < np.count_nonzero(d.alpha):
+            if not row.any():
+                raise MaskError(
+                    f"the mask of {_called(d.key)} lies outside of the plate's canvas {canvas}",
+                    remedy="check its data window",
+                    path=d.spec.path,
+                    frame=frame,
+                )
+            notes.append(f"{frame}: the mask of {_called(d.key)} goes beyond the plate and was cropped")
+    objects = tuple(ids[d.key] for d in parts)
+    return KeyMask(frame, objects, alpha, tuple(dict.fromkeys(d.spec.path for d in parts)))
