@@ -13,6 +13,7 @@ A thin or tiny object has no inside either, but its value is not between its nei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,22 +51,34 @@ class Levels:
 
 
 def find_levels(values: NDArray[np.generic]) -> Levels:
-    """The distinct values of an integer picture [H, W], or colours of [H, W, 3]."""
-    if values.ndim == 3:
-        channels = values.astype(np.uint64)
-        packed = channels[..., 0] << np.uint64(40) | channels[..., 1] << np.uint64(20) | channels[..., 2]
-        found, index = np.unique(packed, return_inverse=True)
-        mask = np.uint64((1 << 20) - 1)
-        colours = np.stack([found >> np.uint64(40), found >> np.uint64(20) & mask, found & mask], axis=-1)
-        return levels_of(index.reshape(values.shape[:2]), colours.astype(np.float64))
-    if values.dtype in (np.uint8, np.uint16):
-        counts = np.bincount(values.reshape(-1), minlength=1 << (8 * values.dtype.itemsize))
-        found = np.flatnonzero(counts)
-        place = np.zeros(counts.size, np.int32)
+    """The distinct values of an integer picture [H, W], or colours of [H, W, 3] with at most 16 bits a channel."""
+    if values.ndim == 2:
+        found, index = _number(values)
+        return levels_of(index, found[:, None].astype(np.float64))
+    bits = 8 * values.dtype.itemsize
+    kind = np.uint32 if bits == 8 else np.uint64
+    packed = values[..., 0].astype(kind)
+    for c in (1, 2):
+        packed <<= kind(bits)
+        packed |= values[..., c].astype(kind)
+    found, index = _number(packed)
+    mask = (1 << bits) - 1
+    colours = np.stack([found >> kind(2 * bits), found >> kind(bits) & kind(mask), found & kind(mask)], axis=-1)
+    return levels_of(index, colours.astype(np.float64))
+
+
+def _number(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """The distinct values, ascending, and which of them each pixel is."""
+    top = int(values.max())
+    if top < 1 << 24:
+        # A table of what is there: a 4K picture in 0.1 s, where sorting it takes seconds.
+        place = np.zeros(top + 1, np.int32)
+        place[values.reshape(-1)] = 1
+        found = np.flatnonzero(place).astype(values.dtype)
         place[found] = np.arange(found.size)
-        return levels_of(place[values], found[:, None].astype(np.float64))
-    found, index = np.unique(values, return_inverse=True)
-    return levels_of(index.reshape(values.shape), found[:, None].astype(np.float64))
+        return found, place[values]
+    found = np.unique(values)
+    return found, np.searchsorted(found, values).astype(np.int32)
 
 
 def levels_of(index: NDArray[np.generic], values: NDArray[np.float64]) -> Levels:
