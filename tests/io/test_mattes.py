@@ -24,7 +24,7 @@ import pytest
 
 from rotomem.errors import OutputError, ShapeError, UsageError
 from rotomem.io.atomic import PART_SUFFIX, part_path, remove_leftovers, whole_file
-from rotomem.io.exr import TypedValue
+from rotomem.io.exr import TypedValue, read_header
 from rotomem.io.mattes import MatteSettings, MatteWriter
 from rotomem.io.plate import PlateInfo
 from rotomem.types import PlateFrame, Window
@@ -274,6 +274,18 @@ def test_write_when_plate_has_metadata_then_it_is_carried_and_ours_is_added(tmp_
     assert len(found["rotomem/settings"]) == 32
     assert found["colorInteropID"] == "data" and "chromaticities" not in found
     assert "acesImageContainerFlag" not in found
+
+
+def test_write_when_plate_has_every_type_of_attribute_then_each_comes_back(tmp_path: Path, shared: Path) -> None:
+    plate = shared / "data/exr/good/openexr-tests/v1.7.test.interleaved.exr"
+    about = info()
+    carried = read_header(plate).metadata
+    kept = [k for k, v in carried.items() if isinstance(v, TypedValue) and k != "chromaticities"]
+    assert {carried[k].type for k in kept} >= {"double", "vector2i", "matrixd"}
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}) as writer:
+        writer.write(plate_frame(about, metadata=carried), {1: soft(about)})
+    again = read_header(tmp_path / "sh010_matte.1001.exr").metadata
+    assert [again.get(k) for k in kept] == [carried[k] for k in kept]
 
 
 def test_write_when_frame_was_held_then_time_code_moves_on(tmp_path: Path) -> None:

@@ -108,10 +108,14 @@ _SUBSAMPLED = "Subsampled channels"
 
 @dataclass(frozen=True)
 class TypedValue:
-    """A metadata value that Python alone would not write back as it was: `type` is OpenImageIO's name for it."""
+    """A metadata value that Python alone would not write back as it was: `type` is OpenImageIO's name for it.
+
+    raw   the library's own copy, since its Python side can read doubles and integer vectors but not make them
+    """
 
     type: str
     value: object
+    raw: oiio.ParamValueList | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -597,7 +601,9 @@ def _attributes(spec: oiio.ImageSpec) -> dict[str, object]:
         if kind in ("string", "int", "float"):
             found[name] = value
         elif value is not None:
-            found[name] = TypedValue(kind, value)
+            raw = oiio.ParamValueList()
+            raw.add_or_replace(a)
+            found[name] = TypedValue(kind, value, raw)
     return found
 
 
@@ -800,6 +806,10 @@ def write_attributes(spec: oiio.ImageSpec, metadata: Mapping[str, object], *, co
         if not colour and name.lower() in colour_names:
             continue
         if isinstance(value, TypedValue):
-            spec.attribute(name, value.type, value.value)
+            if value.raw is not None:
+                for copy in value.raw:
+                    spec.extra_attribs.add_or_replace(copy)
+            else:
+                spec.attribute(name, value.type, value.value)
         elif isinstance(value, (str, int, float)):
             spec.attribute(name, value)
