@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TextIO
 
 from rotomem.errors import RotomemError
@@ -76,8 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in _VERBS:
-        if find_spec(f"rotomem.cli.{verb}") is None:
-            continue
         module = import_module(f"rotomem.cli.{verb}")
         module.add_parser(subparsers)
         subparsers.choices[verb].set_defaults(run=module.run)

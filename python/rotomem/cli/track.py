@@ -152,6 +152,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = _track(args, stream)
         return report.exit_code
+    except KeyboardInterrupt as error:
+        report = getattr(error, "report", None)
+        raise
     except Exception as error:
         report = getattr(error, "report", None) or _report_of(args, error)
         if isinstance(error, RotomemError) and report.frames_written:
@@ -227,8 +230,8 @@ def plan_lines(report: Report) -> list[str]:
 
 
 def _dry_run_lines(report: Report) -> Iterator[str]:
-    if report.frames_existing:
-        yield f"note     {report.frames_existing} of the files exist"
+    if report.files_existing:
+        yield f"note     {report.files_existing} of the files exist"
     yield f"dry run: nothing was written; {report.frames_asked} frames would be"
 
 

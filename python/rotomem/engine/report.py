@@ -40,6 +40,7 @@ class Report:
     status          "done", "nothing to do", "dry run", "interrupted", "failed" (with `error`)
     exit_code       0 ok, 1 failed, 2 usage, 3 input missing, 4 partly done, 130 interrupted
     frames          asked, written, kept (whole and current before the run), missing (no plate), left: range texts
+    files_existing  of the mattes to write, before the run
     outputs         the files of the first and the last frame
     keys            frame -> names of the objects its key speaks for
     objects         name -> layer it is written as
@@ -64,7 +65,7 @@ class Report:
     frames_asked: int = 0
     frames_written: int = 0
     frames_kept: int = 0
-    frames_existing: int = 0
+    files_existing: int = 0
     outputs: list[str] = field(default_factory=list)
     keys: dict[int, list[str]] = field(default_factory=dict)
     objects: dict[str, str] = field(default_factory=dict)
@@ -89,6 +90,9 @@ class Report:
 
     def fail(self, error: BaseException) -> None:
         """Say that `error` ended the run: 4 where some frames were delivered, else the error's own exit code."""
+        if isinstance(error, KeyboardInterrupt):
+            self.status, self.exit_code = "interrupted", EXIT_INTERRUPTED
+            return
         self.status = "failed"
         own = error.exit_code if isinstance(error, RotomemError) else EXIT_FAILED
         self.exit_code = EXIT_PARTLY if self.frames_written else own

@@ -321,7 +321,7 @@ class ShotRun:
         report.settings.update(asdict(self.writer.settings))
 
         existing = [path for frame in self.plate.frames for path in self._paths(frame) if path.exists()]
-        report.frames_existing = len(existing)
+        report.files_existing = len(existing)
         report.status, report.exit_code = "dry run", EXIT_OK
         if existing and not (options.resume or options.overwrite):
             raise UsageError(
