@@ -9,6 +9,7 @@ destroy ids). `read_header` looks, `read_still` reads; both work on any picture,
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -192,7 +193,7 @@ class StillHeader:
                 f"the picture has no views, so not '{view}'", path=self.path, remedy="leave the view out"
             )
         raise PlateError(
-            f"the picture has no view '{view}', its views are {', '.join(self.views)}",
+            f"the picture has no view '{view}', its views are {_shorten(self.views)}",
             path=self.path,
             remedy="name one of them",
         )
@@ -358,9 +359,9 @@ def colour_channels(header: StillHeader, layer: str, view: str | None) -> tuple[
     if len(rgb) == 2:
         pair = sorted(rgb)
         raise PlateError(
-            f"layer '{layer or 'rgba'}' has only {' and '.join(rgb[i].component for i in pair)} of R, G, B",
+            f"layer '{layer or 'rgba'}' has only {' and '.join(shown(rgb[i].component) for i in pair)} of R, G, B",
             path=header.path,
-            remedy=f"name one channel as the layer, for example {rgb[pair[0]].label}",
+            remedy=f"name one channel as the layer, for example {shown(rgb[pair[0]].label)}",
         )
     if key != "" and len(of_layer) == 1:
         return [of_layer[0]], None
@@ -372,7 +373,7 @@ def colour_channels(header: StillHeader, layer: str, view: str | None) -> tuple[
         others = [c for c in of_layer if c is not alpha]
         if len(others) in (1, 3):  # X, Y, Z of a normal or motion pass; a lone Z beside an alpha
             return others, alpha
-    listing = ", ".join(dict.fromkeys(_listed(header, view))) or "none"
+    listing = _shorten(dict.fromkeys(_listed(header, view))) or "none"
     if key == "":
         what = f"the picture has no colour: its channels are {_shorten([c.name for c in header.channels])}"
     else:
@@ -425,8 +426,14 @@ def _layer_key(layer: str) -> str:
     return "" if layer.lower() in BEAUTY_NAMES else layer.lower()
 
 
+def shown(name: str) -> str:
+    """A name out of a file, safe to print: a damaged header may hold any bytes."""
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    return name if len(name) <= 60 else name[:57] + "..."
+
+
 def _shorten(names: Iterable[str], most: int = 12) -> str:
-    names = list(names)
+    names = [shown(n) for n in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -507,6 +514,7 @@ def _library_error(inp: oiio.ImageInput | None) -> str:
         text = inp.geterror() if inp is not None else oiio.geterror()
     except UnicodeDecodeError as e:
         text = e.object.decode("latin-1")
+    text = re.sub(r"EXR Error \([^)]*\): (EXR_ERR_\w+ )?", "", text)
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     text = "; ".join(dict.fromkeys(lines)) or "no reason given"
     text = "".join(c if c.isprintable() else "?" for c in text)

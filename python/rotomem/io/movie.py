@@ -347,6 +347,7 @@ class _Index:
             times, keys, packets = found
             base = stream.time_base
             rate = stream.average_rate or stream.guessed_rate
+            lasts = float(container.duration or 0) / av.time_base
         if packets == 0:
             raise PlateError("the movie holds no frames", path=path, remedy="it may be incomplete; export it again")
         if packets < claimed:
@@ -366,9 +367,16 @@ class _Index:
         if gaps.size > 1 and base and rate:
             # Millisecond clocks (mkv) round each time by up to one tick; more than that is a changing rate.
             expected = float(1 / (Fraction(rate) * Fraction(base)))
-            if float(np.abs(gaps - np.median(gaps)).max()) > max(2.0, 0.2 * expected):
+            allowed = max(1.01, 0.2 * expected) if expected > 4 else 0.5
+            if float(np.abs(gaps - np.median(gaps)).max()) > allowed:
                 notes.append(
                     "the frame rate changes within the movie; frames are counted in order, one after another"
+                )
+            missed = lasts * float(rate) - (ordered[-1] - ordered[0]) * float(base) * float(rate) - 1
+            if missed > 2:
+                notes.append(
+                    f"the file says it lasts {lasts:.2f} s, about {missed:.0f} frames more than it holds: "
+                    "it may be incomplete (or its sound is longer)"
                 )
         return cls(len(ordered), tuple(ordered), tuple(sorted(key_times)), key_times, tuple(notes))
 

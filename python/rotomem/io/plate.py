@@ -30,6 +30,7 @@ from rotomem.io.exr import (
     read_header,
     read_still,
     refuse_deep,
+    shown,
 )
 from rotomem.io.sequence import FrameFiles, compact_frames, find_frames, plan_frames
 from rotomem.types import PlateFrame, Window
@@ -433,9 +434,9 @@ def _notes(
         done = {"skip": "left out", "hold": "filled with the frame before", "black": "filled with black"}
         notes.append(f"frames {compact_frames(files.missing)} are missing and {done[policy]}")
     if len(first.views) > 1:
-        notes.append(f"views {', '.join(first.views)}: {view} is read")
+        notes.append(f"views {', '.join(shown(v) for v in first.views)}: {shown(view or '')} is read")
     if len(rgb) == 1:
-        notes.append(f"channel {rgb[0].name} alone makes the picture, shown as grey")
+        notes.append(f"channel {shown(rgb[0].name)} alone makes the picture, shown as grey")
     if "uint" in scan.types:
         notes.append("32-bit integer channels are taken by value, not scaled")
     if len(scan.types) > 1:
