@@ -308,7 +308,8 @@ def read_still(
                 path=path,
                 remedy="the header may be damaged",
             )
-        pixels, interleaved = _read_channels(path, inp, chosen, window)
+        every = sum(c.part == parts[0].index for c in header.channels) if legacy else None
+        pixels, interleaved = _read_channels(path, inp, chosen, window, every)
         return Still(
             header=header,
             data_window=window,
@@ -758,9 +759,13 @@ def _hints(attributes: Mapping[str, object]) -> dict[str, object]:
 
 
 def _read_channels(
-    path: Path, inp: oiio.ImageInput, chosen: Sequence[Channel], window: Window
+    path: Path, inp: oiio.ImageInput, chosen: Sequence[Channel], window: Window, every: int | None = None
 ) -> tuple[dict[Channel, NDArray[np.generic]], NDArray[np.generic] | None]:
-    """Pixels by channel, read in runs of neighbours of one type; and the buffer where one run was all, in order."""
+    """Pixels by channel, read in runs of neighbours of one type; and the buffer where one run was all, in order.
+
+    every   the channels of the part, where all must be read at once: of a luminance-chroma file the old core writes
+            R, G and B whatever was asked for, beyond the end of a smaller buffer
+    """
     pixels: dict[Channel, NDArray[np.generic]] = {}
     whole: NDArray[np.generic] | None = None
     ordered = sorted(set(chosen), key=lambda c: (c.part, c.index))
@@ -778,7 +783,8 @@ def _read_channels(
         first = run[0]
         # All channels of a part in one call where they are of one type, never OIIO.UNKNOWN: mixed types would all
         # become float and uint ids would be divided by 2**32.
-        block = inp.read_image(first.part, 0, first.index, run[-1].index + 1, _OIIO_TYPES[first.type])
+        begin, stop = (0, every) if every else (first.index, run[-1].index + 1)
+        block = inp.read_image(first.part, 0, begin, stop, _OIIO_TYPES[first.type])
         expected = (window.height, window.width, len(run))
         if block is None:
             raise PlateError(
@@ -786,7 +792,7 @@ def _read_channels(
                 path=path,
                 remedy="it is damaged or incomplete; render or copy it again",
             )
-        block = np.asarray(block)
+        block = np.asarray(block)[:, :, first.index - begin : run[-1].index + 1 - begin]
         if block.shape != expected or block.dtype != _NUMPY[first.type]:
             raise PlateError(
                 f"the picture decodes to {block.shape} {block.dtype}, its header says {expected} {first.type}",
