@@ -48,10 +48,12 @@ const Loops& loops_for(Instructions instructions) {
   return kPortableLoops;
 }
 
-// How the three similarities become the one form of Loops::similarities.
+// How the three similarities become the one form of Loops::similarities. What all scores of a query have in common
+// makes no difference to its weights and is left out, and with it its rounding; unless shrinkage scales it.
 struct Form {
-  bool squares;   // some square of a difference: keys may be moved, |k|^2 and |q|^2 count
+  bool squares;   // squares of differences: |k|^2 counts, and |q|^2 where it is kept
   bool selected;  // two numbers a query and channel
+  bool constant;  // the query's own part of the square is kept
 };
 
 // The memory, cut into panels and moved by `origin`.
@@ -168,7 +170,7 @@ void pack_queries(const TopkReadout& read, const Form& form, const Loops& loops,
     }
   }
   for (std::int64_t p = 0; p < count; ++p) {
-    const double square = worker.sum[static_cast<std::size_t>(p)];
+    const double square = form.constant ? worker.sum[static_cast<std::size_t>(p)] : 0.0;
     float* to = worker.query_bias.data() + (p / group) * 2 * group + p % group;
     to[0] = static_cast<float>(-square);
     to[group] = std::isfinite(to[0]) ? static_cast<float>(-square - static_cast<double>(to[0])) : 0.0f;
@@ -189,7 +191,8 @@ class Reader {
   Reader(const TopkReadout& read, const Loops& loops, int threads)
       : read_(read),
         loops_(loops),
-        form_{read.similarity != Similarity::dot, static_cast<bool>(read.selection)},
+        form_{read.similarity != Similarity::dot, static_cast<bool>(read.selection),
+              static_cast<bool>(read.shrinkage)},
         packed_(pack(read, form_, loops, threads)),
         objects_(read.value.size[0]),
         depth_(read.value.size[2]),
