@@ -645,7 +645,7 @@ def _from_rules(
             return srgb, "role", "integer pixels, and no file rule says otherwise", None, doubt
     if role is not None:
         return role, "role", "the config's role scene_linear", None, doubt
-    if ruled is not None:
+    if ruled is not None and not _is_data(cfg, ruled):
         return ruled, "file rule", "the config's default file rule", None, doubt
     raise ColourError(
         "nothing says which colour space the plate is in: no metadata, no file rule, no role scene_linear",
