@@ -14,6 +14,7 @@ import OpenImageIO as oiio
 import pytest
 
 from rotomem.errors import MaskError, UsageError
+from rotomem.io.exr import read_header, read_still
 from rotomem.io.labels import find_levels, flat_pixels, fold_edges
 from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
 from rotomem.io.mattes import MatteWriter
@@ -578,6 +579,15 @@ def test_load_keys_when_file_cannot_be_read_then_mask_error(tmp_path: Path) -> N
             load(f"1001={tmp_path}/{name}.png")
         assert str(tmp_path / f"{name}.png") in str(e.value), name
         assert e.value.remedy, name
+
+
+def test_load_keys_when_one_channel_of_a_luminance_chroma_file_then_no_buffer_is_overrun(shared: Path) -> None:
+    path = shared / "data/exr/good/openexr-images/Chromaticities/XYZ_YC.exr"
+    about = info(read_header(path).display_window)
+    whole = read_still(path, channels=["R", "G", "B"]).arrays
+    for name in "RGB":
+        alpha = load(f"x@1001={path}:{name}", about=about).by_frame[1001].alpha[0]
+        assert np.array_equal(alpha, np.clip(whole[name].astype(np.float32), 0, 1))
 
 
 def test_load_keys_when_every_damaged_file_then_mask_error_or_a_mask(shared: Path) -> None:

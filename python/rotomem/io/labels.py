@@ -24,7 +24,8 @@ FLAT = 0.2
 _REACH = 2  # pixels from an edge pixel to the flat levels on both sides
 _FAR = 8  # the same in a picture that was enlarged with a filter, whose edges are wide
 _RINGING = 0.15  # sharpening filters overshoot by up to this share of the step; only trusted on steps of 32 and more
-_NOISE = 0.04
+_NOISE = 0.04  # of the picture's range: how far ringing and JPEG noise stray from a drawn level
+_MOST_DRAWN = 512
 _CHUNK = 1 << 17
 
 
@@ -159,7 +160,7 @@ def fold_edges(levels: Levels) -> Levels:
     faint = np.flatnonzero(~drawn)
     pixels = int(levels.counts[faint].sum())
     # With nothing drawn, or mostly what is not, this is a photograph: no label hides in it.
-    if faint.size == 0 or not drawn.any() or pixels > 0.5 * levels.index.size:
+    if faint.size == 0 or not drawn.any() or pixels > 0.5 * levels.index.size or drawn.sum() > _MOST_DRAWN:
         return levels
     rows, cols = np.nonzero(~drawn[levels.index])
     own = levels.index[rows, cols]
@@ -173,7 +174,9 @@ def fold_edges(levels: Levels) -> Levels:
     spread = float(np.ptp(levels.values[drawn]))
     if faint.size >= 8 and spread >= 32:
         # Ringing and JPEG noise: nearly a drawn level, though not between two.
-        away = np.abs(levels.values[:, None] - levels.values[None, drawn]).max(axis=2).min(axis=1)
+        away = np.full(n, np.inf)
+        for value in levels.values[drawn]:
+            away = np.minimum(away, np.abs(levels.values - value).max(axis=1))
         between |= (away <= _NOISE * spread)[own]
     share = np.bincount(own, weights=between, minlength=n) / np.maximum(levels.counts, 1)
     if faint.size >= 8 and between.mean() >= 0.7:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MaskError, UsageError
-from rotomem.io.exr import Channel, StillHeader, read_header, read_still
+from rotomem.io.exr import Channel, StillHeader, read_header, read_still, shown
 from rotomem.io.labels import Levels, find_levels, fold_edges, is_soft_matte, levels_of
 from rotomem.io.plate import PlateInfo
 from rotomem.io.sequence import compact_frames, find_frames
@@ -239,7 +239,7 @@ class _Picture:
         for choice in (alpha, of_layer, word):
             if len(choice) == 1:
                 return choice[0]
-        listing = ", ".join(c.label for c in self.header.channels[:24])
+        listing = ", ".join(shown(c.label) for c in self.header.channels[:24])
         raise self.error(f"the mask has no channel '{name}'", f"its channels are {listing}")
 
     def bare(self, component: str) -> Channel | None:
@@ -277,7 +277,7 @@ class _Picture:
             return self._from_plane(matte, max_objects)
         if alpha and len(layers) == 1:
             return self._from_plane(self.read(alpha)[0], max_objects)
-        listing = ", ".join(c.label for c in self.header.channels[:24])
+        listing = ", ".join(shown(c.label) for c in self.header.channels[:24])
         raise self.error(
             f"the mask has {len(self.header.channels)} channels: {listing}", "choose one with PATH:channel"
         )
@@ -456,7 +456,7 @@ class _Picture:
         if single is None and len(self.header.channels) == 1:
             single = self.header.channels[0]
         if single is None:
-            listing = ", ".join(c.label for c in self.header.channels[:24])
+            listing = ", ".join(shown(c.label) for c in self.header.channels[:24])
             raise self.error("the mask has no alpha, grey or RGB channel", f"choose one with :channel of {listing}")
         return self._not_labels(self.read(single)[0])
 
