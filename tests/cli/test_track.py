@@ -170,6 +170,29 @@ def test_track_when_names_are_not_ascii_then_they_work(tmp_path, weights):
     assert len(digests(folder / "мат te")) == 2
 
 
+def test_track_when_frames_are_negative_then_they_need_no_quoting(tmp_path, weights):
+    for frame in (-3, -2, -1, 0, 1):
+        write(tmp_path / "plate" / f"a.{frame:04d}.exr", picture(frame + 3))
+    key = tmp_path / "labels.1001.png"
+    label_key(tmp_path, 1001)
+    argv = ["track", str(tmp_path / "plate"), "--frames", "-3-0", "-m", f"-3={key}", "-o", str(tmp_path / "out")]
+    assert main([*argv, "--model", weights, *FAST]) == 0
+    assert sorted(digests(tmp_path / "out")) == [f"a_matte.{n}.exr" for n in ("-001", "-002", "-003", "0000")]
+
+
+def test_track_when_the_output_folder_is_a_file_then_1_and_remedy(shot, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert main([*shot, "-o", str(tmp_path / "out" / "below")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rotomem: ") and said.count("\n") == 1
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_track_when_every_second_frame_is_asked_for_then_only_those(shot, tmp_path):
+    assert main([*shot, "-o", str(tmp_path / "out"), "--frames", "1001-1008x3", "--rim", "4", "--threads", "1"]) == 0
+    assert sorted(digests(tmp_path / "out")) == [f"sh010_matte.{n}.exr" for n in (1001, 1004, 1007)]
+
+
 def _start(argv: list[str], **options) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Taken out here so that it works before and after the verb.
     debug = "--debug" in arguments or os.environ.get("ROTOMEM_DEBUG", "") not in ("", "0")
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = _with_negative_frames([a for a in arguments if a != "--debug"])
     try:
         args = _parser().parse_args(arguments)
         code: int = args.run(args)
@@ -52,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rotomem: {describe(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, RotomemError) else 1
+
+
+def _with_negative_frames(arguments: Sequence[str]) -> list[str]:
+    """`--mask -5=key.png` as `--mask=-5=key.png`: argparse takes what begins with a dash for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-\d", argument) and joined and joined[-1] in ("-m", "--mask", "--frames"):
+            joined[-1] = ("--mask" if joined[-1] == "-m" else joined[-1]) + "=" + argument
+        else:
+            joined.append(argument)
+    return joined
 
 
 def describe(error: BaseException) -> str:
