@@ -36,6 +36,7 @@ def add_parser(subparsers: SubParsers) -> None:
     )
     parser.add_argument("--out", default="rotomem_demo", metavar="DIR", help="where everything goes (%(default)s)")
     parser.add_argument("--frames", type=int, default=24, metavar="N", help="length of the shot (%(default)s)")
+    parser.add_argument("--height", type=int, default=540, metavar="N", help="of the picture, 16:9 (%(default)s)")
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="other clouds and trees (%(default)s)")
     parser.add_argument("--model", default="xmem-s", help="name or checkpoint (%(default)s)")
     parser.add_argument("--device", default="auto")
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
     if not 3 <= args.frames <= 60:
         raise UsageError(f"a demo of {args.frames} frames", remedy="ask for 3 to 60")
+    if not 90 <= args.height <= 2160:
+        raise UsageError(f"a demo {args.height} pixels high", remedy="ask for 90 to 2160")
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         rendering = bar.add_task("rendering the shot", total=args.frames)
         shot = write_shot(
             root,
-            SceneSettings(frames=args.frames, seed=args.seed),
+            SceneSettings(round(args.height * 16 / 9), args.height, frames=args.frames, seed=args.seed),
             threads=args.threads,
             progress=lambda done, _: bar.update(rendering, completed=done),
         )

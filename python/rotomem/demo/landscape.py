@@ -220,7 +220,7 @@ def paint_forest(scale: float, rng: np.random.Generator, x1: float, *, top: floa
             k = cover[part]
             rgb[c:d, a:b] = rgb[c:d, a:b] * (1 - k[..., None]) + colour * k[..., None]
             alpha[c:d, a:b] += (1 - alpha[c:d, a:b]) * k
-    return Layer(rgb, alpha, -40 * scale, y0 * scale, pace, scale)
+    return Layer(rgb.astype(np.float32), alpha.astype(np.float32), -40 * scale, y0 * scale, pace, scale)
 
 
 def paint_birch(scale: float, rng: np.random.Generator, *, x: float, pace: float, defocus: float) -> Layer:

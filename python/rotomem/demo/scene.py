@@ -138,7 +138,7 @@ class Scene:
                     1 / self.scale,
                 )
                 back = (1 - cover)[..., None]
-                stack[part] = stack[part] * back + rgb * cover[..., None]
+                stack[part] = stack[part] * back + rgb
                 alpha[part] = alpha[part] * back[..., 0] + cover
                 for other in seen.values():
                     other[part] *= back[..., 0]
@@ -200,8 +200,8 @@ class Scene:
         glare = 0.055 * gaussian_blur(bright, 2.2 * self.scale) + 0.030 * gaussian_blur(bright, 11 * self.scale)
         yi = np.clip((np.arange(h, dtype=np.float32) - 1.5) / 4, 0, h // 4 - 1.001)
         xi = np.clip((np.arange(w, dtype=np.float32) - 1.5) / 4, 0, w // 4 - 1.001)
-        y0, x0 = yi.astype(int), xi.astype(int)
-        ty, tx = (yi - y0)[:, None, None], (xi - x0)[None, :, None]
+        y0, x0 = yi.astype(np.int32), xi.astype(np.int32)
+        ty, tx = (yi % 1)[:, None, None], (xi % 1)[None, :, None]
         rows = glare[y0] * (1 - ty) + glare[y0 + 1] * ty
         out = rgb + rows[:, x0] * (1 - tx) + rows[:, x0 + 1] * tx
         out = np.maximum(out, 0) * self._vignette * np.float32(EXPOSURE)

@@ -1,22 +1,21 @@
 """What the demo shot is about: a hot-air balloon and a kite, painted from formulas at any instant.
 
-A painter takes positions in units of a 960 x 540 picture and gives colour (linear Rec.709, not premultiplied) and
-the exact-to-a-pixel coverage there. Times are in frames.
+A painter takes positions in units of a 960 x 540 picture and gives what is there: premultiplied linear Rec.709 colour
+and coverage, anti-aliased to a pixel. Times are in frames.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
 from rotomem.demo.landscape import SUNLIGHT
 from rotomem.demo.noise import Image, fractal, sample, smoothstep
-
-Over: TypeAlias = Callable[[Image, Image], None]
 
 SKYLIGHT = np.array((0.26, 0.34, 0.50), np.float32)
 BOUNCE = np.array((0.16, 0.14, 0.10), np.float32)
@@ -42,7 +41,7 @@ class Subject(Protocol):
         ...
 
     def paint(self, x: Image, y: Image, t: float, pixel: float) -> tuple[Image, Image]:
-        """Colour [h, w, 3] and coverage [h, w] at positions x, y [h, w]; `pixel` is a pixel's size in units."""
+        """Premultiplied colour [h, w, 3] and coverage [h, w] at positions x, y [h, w] `pixel` apart."""
         ...
 
 
@@ -54,6 +53,27 @@ def _cover(distance: Image, pixel: float) -> Image:
     """Coverage of a pixel whose centre lies `distance` inside an edge."""
     out: Image = np.clip(distance / pixel + 0.5, 0, 1)
     return out
+
+
+class _Sheet:
+    """What is painted so far: premultiplied colour and coverage."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.rgb: Image = np.zeros((*shape, 3), np.float32)
+        self.alpha: Image = np.zeros(shape, np.float32)
+
+    def part(self, rows: slice, columns: slice) -> _Sheet:
+        """A rectangle of this sheet, to paint into."""
+        part = _Sheet.__new__(_Sheet)
+        part.rgb, part.alpha = self.rgb[rows, columns], self.alpha[rows, columns]
+        return part
+
+    def over(self, colour: Image, cover: Image) -> None:
+        """Lay a colour over it where it covers."""
+        k = cover[..., None]
+        self.rgb *= 1 - k
+        self.rgb += colour * k
+        self.alpha += (1 - self.alpha) * cover
 
 
 def _segment(x: Image, y: Image, a: tuple[float, float], b: tuple[float, float]) -> Image:
@@ -90,20 +110,20 @@ class Balloon:
         u = ((x - cx) * math.cos(tilt) + (y - cy) * math.sin(tilt)) / r
         v = ((y - cy) * math.cos(tilt) - (x - cx) * math.sin(tilt)) / r
         pixel = pixel / r
-        rgb: Image = np.zeros((*x.shape, 3), np.float32)
-        alpha: Image = np.zeros(x.shape, np.float32)
+        sheet = _Sheet(x.shape)
+        # the basket is small and low, the envelope ends above it: paint each where it is
+        low = max(int((cy + 1.20 * r - y[0, 0]) / (pixel * r)), 0)
+        left, right = (max(int((cx + k * r - x[0, 0]) / (pixel * r)), 0) for k in (-0.35, 0.35))
+        high = max(int((cy + 1.56 * r - y[0, 0]) / (pixel * r)), 0)
+        for painter, part in (
+            (self._basket, (slice(low, None), slice(left, right))),
+            (self._envelope, (slice(0, high), slice(None))),
+        ):
+            if u[part].size:
+                painter(sheet.part(*part).over, u[part], v[part], t, pixel)
+        return sheet.rgb, sheet.alpha
 
-        def over(colour: Image, cover: Image) -> None:
-            nonlocal rgb, alpha
-            k = cover[..., None]
-            rgb = rgb * (1 - k) + colour * k
-            alpha = alpha + (1 - alpha) * cover
-
-        self._basket(over, u, v, t, pixel)
-        self._envelope(over, u, v, t, pixel)
-        return rgb / np.maximum(alpha, 1e-6)[..., None], alpha
-
-    def _envelope(self, over: Over, u: Image, v: Image, t: float, pixel: float) -> None:
+    def _envelope(self, over: Callable[[Image, Image], None], u: Image, v: Image, t: float, pixel: float) -> None:
         # a sphere that runs out into a cone from 38 degrees below its equator, down to the mouth
         c, s = math.cos(0.66), math.sin(0.66)
         mouth = 1.36
@@ -180,7 +200,7 @@ class Balloon:
         burst = float(np.clip((t - 3.5) / 1.5, 0, 1) * np.clip((13.5 - t) / 2.0, 0, 1))
         return burst * (0.85 + 0.15 * math.sin(2.4 * t) * math.sin(1.1 * t))
 
-    def _basket(self, over: Over, u: Image, v: Image, t: float, pixel: float) -> None:
+    def _basket(self, over: Callable[[Image, Image], None], u: Image, v: Image, t: float, pixel: float) -> None:
         top, bottom, wide = 1.70, 1.90, 0.135
         rope = _colour(0.10, 0.075, 0.055)
         for a, b in ((-0.17, -0.125), (-0.062, -0.05), (0.062, 0.05), (0.17, 0.125)):
@@ -210,21 +230,22 @@ class Balloon:
 
 
 class Kite:
-    """A diamond kite that swoops, with a long ribbon that follows where it has been."""
+    """A diamond kite that drifts and dips, with a long ribbon that follows where it has been."""
 
     name = "kite"
+    HALF, UPPER, LOWER = 62.0, 62.0, 84.0
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._cloth = fractal((256, 256), 1.3, rng, low=3)
 
     def centre(self, t: float) -> tuple[float, float]:
-        a = 0.29 * t - 0.6
-        return 716 + 52 * math.sin(a * 0.62 + 0.3) - 1.2 * t, 196 + 64 * math.sin(a * 0.88 - 0.35) + 0.5 * t
+        a = 0.20 * t - 0.6
+        return 712 + 46 * math.sin(a * 0.72 + 0.2) - 0.9 * t, 182 + 52 * math.sin(a * 0.95 - 0.35) + 0.5 * t
 
     def tilt(self, t: float) -> float:
         """Radians from upright; it banks into its way."""
         (xa, ya), (xb, yb) = self.centre(t - 1.0), self.centre(t + 1.0)
-        return 0.30 + 0.0225 * (xb - xa) + 0.006 * (yb - ya) + 0.05 * math.sin(1.3 * t)
+        return 0.26 + 0.0225 * (xb - xa) + 0.006 * (yb - ya) + 0.05 * math.sin(0.9 * t)
 
     def _ribbon(self, t: float) -> list[tuple[float, float]]:
         points = []
@@ -232,66 +253,66 @@ class Kite:
             s = i / 29
             cx, cy = self.centre(t - 4.2 * s)
             lean = self.tilt(t - 4.2 * s)
-            wave = 13 * s**0.8 * math.sin(9.5 * s - 0.9 * t)
-            down = 66 + 125 * s
+            wave = 13 * s**0.8 * math.sin(9.5 * s - 0.7 * t)
+            down = self.LOWER - 2 + 112 * s
             points.append((cx - math.sin(lean) * down + wave, cy + math.cos(lean) * down * (1 - 0.06 * s)))
         return points
 
     def box(self, t: float) -> Box:
         x, y = self.centre(t)
-        p = np.array([*self._ribbon(t), (x - 82, y - 82), (x + 82, y + 82)])
+        r = self.LOWER + 6
+        p = np.array([*self._ribbon(t), (x - r, y - r), (x + r, y + r)])
         return Box(*(p.min(0) - 14).tolist(), *(p.max(0) + 14).tolist())
 
     def paint(self, x: Image, y: Image, t: float, pixel: float) -> tuple[Image, Image]:
-        rgb: Image = np.zeros((*x.shape, 3), np.float32)
-        alpha: Image = np.zeros(x.shape, np.float32)
-        violet, yellow, magenta = _colour(0.20, 0.025, 0.36), _colour(0.92, 0.62, 0.03), _colour(0.68, 0.02, 0.17)
+        sheet = _Sheet(x.shape)
+        violet, pink, cream = _colour(0.13, 0.022, 0.30), _colour(0.70, 0.035, 0.23), _colour(0.80, 0.74, 0.66)
 
         # the ribbon: bows of alternating colours along a wavy line
         points = self._ribbon(t)
-        x0, y0 = float(x[0, 0]), float(y[0, 0])
-        for i in range(len(points) - 1):
-            (ax, ay), (bx, by) = points[i], points[i + 1]
-            r = 4.4 if i % 3 == 2 else 1.5
-            rows = slice(
-                max(int((min(ay, by) - r - 2 - y0) / pixel), 0), max(int((max(ay, by) + r + 2 - y0) / pixel), 0)
-            )
-            columns = slice(
-                max(int((min(ax, bx) - r - 2 - x0) / pixel), 0), max(int((max(ax, bx) + r + 2 - x0) / pixel), 0)
-            )
-            px, py = x[rows, columns], y[rows, columns]
-            if px.size == 0:
-                continue
-            cover = _cover(r - _segment(px, py, (ax, ay), (bx, by)), pixel)
-            colour = (magenta if (i // 3) % 2 else yellow) if i % 3 == 2 else violet * 2
-            light = (SUNLIGHT * 1.25 + SKYLIGHT) * (0.75 + 0.3 * math.sin(2.1 * i + 0.7 * t))
-            k = cover[..., None]
-            rgb[rows, columns] = rgb[rows, columns] * (1 - k) + colour * light * k
-            alpha[rows, columns] += (1 - alpha[rows, columns]) * cover
+        for i, ((ax, ay), (bx, by)) in enumerate(itertools.pairwise(points)):
+            r = 4.8 if i % 3 == 2 else 1.7
+            part = _cut(x, y, pixel, Box(min(ax, bx) - r, min(ay, by) - r, max(ax, bx) + r, max(ay, by) + r))
+            if x[part].size:
+                cover = _cover(r - _segment(x[part], y[part], (ax, ay), (bx, by)), pixel)
+                colour = (pink if (i // 3) % 2 else cream) if i % 3 == 2 else violet * 2
+                light = (SUNLIGHT * 1.25 + SKYLIGHT) * (0.75 + 0.3 * math.sin(2.1 * i + 0.7 * t))
+                sheet.part(*part).over(colour * light, cover)
 
         cx, cy = self.centre(t)
+        r = self.LOWER + 4
+        part = _cut(x, y, pixel, Box(cx - r, cy - r, cx + r, cy + r))
+        if not x[part].size:
+            return sheet.rgb, sheet.alpha
         lean = self.tilt(t)
-        u = (x - cx) * math.cos(lean) + (y - cy) * math.sin(lean)
-        v = (y - cy) * math.cos(lean) - (x - cx) * math.sin(lean)
-        # upper half 50 high, lower half 68, 50 to each side; the cloth is drawn in a little between the spars
-        tall = np.where(v < 0, np.float32(50), np.float32(68))
-        edge = 1 - np.abs(u) / 50 - np.abs(v) / tall
-        pull = 0.055 * np.sin(np.pi * np.clip(np.abs(u) / 50, 0, 1))
-        norm = np.sqrt(1 / 50**2 + 1 / tall**2)
-        cover = _cover((edge - pull) / norm, pixel)
-        quadrant = (u > 0) ^ (v > 0)
-        cloth = np.where(quadrant[..., None], yellow, violet)
-        ring = np.clip((6 - np.abs(np.hypot(u, v * 0.86) - 23)) / pixel + 0.5, 0, 1)[..., None]
-        cloth = cloth * (1 - ring) + np.where(quadrant[..., None], magenta, _colour(0.85, 0.80, 0.70)) * ring
-        hem = np.clip((4.0 - (edge - pull) / norm) / pixel + 0.5, 0, 1)[..., None]
-        cloth = cloth * (1 - hem) + magenta * hem
-        belly = np.cos(np.clip(u / 50, -1, 1) * np.pi * 0.9) * 0.5
+        dx, dy = x[part] - cx, y[part] - cy
+        u, v = dx * math.cos(lean) + dy * math.sin(lean), dy * math.cos(lean) - dx * math.sin(lean)
+        # the cloth is drawn in a little between the spars
+        tall = np.where(v < 0, np.float32(self.UPPER), np.float32(self.LOWER))
+        aside = np.abs(u) / self.HALF
+        edge = 1 - aside - np.abs(v) / tall
+        pull = 0.055 * np.sin(np.pi * np.clip(aside, 0, 1))
+        inside = (edge - pull) / np.sqrt(1 / self.HALF**2 + 1 / tall**2)
+        quadrant = ((u > 0) ^ (v > 0))[..., None]
+        cloth = np.where(quadrant, pink, violet)
+        ring = np.clip((7.5 - np.abs(np.hypot(u, v * 0.86) - 27)) / pixel + 0.5, 0, 1)[..., None]
+        cloth = cloth * (1 - ring) + np.where(quadrant, violet, cream) * ring
+        hem = np.clip((4.6 - inside) / pixel + 0.5, 0, 1)[..., None]
+        cloth = cloth * (1 - hem) + cream * hem
+        belly = np.cos(np.clip(u / self.HALF, -1, 1) * np.pi * 0.9) * 0.5
         ripple = sample(self._cloth, u * 1.6 + 3 * t, v * 1.1)
-        light = 0.88 - 0.010 * u - 0.0035 * v + 0.10 * ripple + 0.25 * belly
+        light = 0.88 - 0.008 * u - 0.003 * v + 0.10 * ripple + 0.25 * belly
         spar = np.minimum(np.abs(u), np.abs(v + 0.9 * np.cos(u / 32)))
-        light = light * (1 - 0.45 * np.exp(-((spar / 1.3) ** 2)))
-        body = cloth * (light[..., None] * SUNLIGHT * 1.2 + SKYLIGHT * 0.6)
-        k = cover[..., None]
-        rgb = rgb * (1 - k) + body * k
-        alpha = alpha + (1 - alpha) * cover
-        return (rgb / np.maximum(alpha, 1e-6)[..., None]).astype(np.float32), alpha.astype(np.float32)
+        light = light * (1 - 0.45 * np.exp(-((spar / 1.4) ** 2)))
+        sheet.part(*part).over(cloth * (light[..., None] * SUNLIGHT * 1.25 + SKYLIGHT * 0.7), _cover(inside, pixel))
+        return sheet.rgb, sheet.alpha
+
+
+def _cut(x: Image, y: Image, pixel: float, box: Box) -> tuple[slice, slice]:
+    """Rows and columns of a grid of positions that a box touches."""
+    x0, y0 = float(x[0, 0]), float(y[0, 0])
+
+    def span(low: float, high: float) -> slice:
+        return slice(max(int(low / pixel) - 1, 0), max(int(high / pixel) + 3, 0))
+
+    return span(box.y0 - y0, box.y1 - y0), span(box.x0 - x0, box.x1 - x0)
