@@ -549,6 +549,7 @@ def test_load_keys_when_path_has_a_frame_pattern_then_it_is_filled_in(tmp_path: 
         save(tmp_path / f"hero.{frame}.png", (label_map() > 0) * np.uint8(255))
     keys = load(f"hero@1001={tmp_path}/hero.%04d.png", f"hero@1004={tmp_path}/hero.####.png")
     assert list(keys.by_frame) == [1001, 1004]
+    assert keys.by_frame[1004].paths == (f"{tmp_path}/hero.1004.png",)
     with pytest.raises(MaskError, match="no mask file"):
         load(f"hero@1002={tmp_path}/hero.####.png")
 

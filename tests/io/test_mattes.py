@@ -572,6 +572,15 @@ def test_write_when_a_picture_of_the_artist_is_in_the_way_then_it_stays(tmp_path
         writer.write(plate_frame(about), {1: soft(about)})
     assert e.value.remedy and e.value.context["path"] == path
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+    guarded = MatteWriter(
+        tmp_path / "hero.%04d.exr", info=about, objects={1: "hero"}, protect=[path], replace_foreign=True
+    )
+    with pytest.raises(OutputError, match="key mask"):
+        guarded.write(plate_frame(about), {1: soft(about)})
+    assert path.read_bytes() == before
+    asked = MatteWriter(tmp_path / "hero.%04d.exr", info=about, objects={1: "hero"}, replace_foreign=True)
+    asked.write(plate_frame(about), {1: soft(about)})
+    assert asked.is_current(1001)
 
 
 def test_writer_when_mattes_would_land_on_the_plate_then_refused(tmp_path: Path) -> None:

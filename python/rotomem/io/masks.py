@@ -159,6 +159,7 @@ class _Drawn:
     alpha: NDArray[np.float32]
     window: Window
     spec: MaskSpec
+    path: Path
 
     @property
     def empty(self) -> bool:
@@ -497,7 +498,7 @@ class _Picture:
         return alpha
 
     def _drawn(self, key: tuple[str, Any], alpha: NDArray[np.float32]) -> _Drawn:
-        return _Drawn(key, alpha, self.window, self.spec)
+        return _Drawn(key, alpha, self.window, self.spec, self.path)
 
 
 def _resolve(spec: MaskSpec) -> Path:
@@ -707,4 +708,4 @@ def _merge(
                 )
             notes.append(f"{frame}: the mask of {_called(d.key)} goes beyond the plate and was cropped")
     objects = tuple(ids[d.key] for d in parts)
-    return KeyMask(frame, objects, alpha, tuple(dict.fromkeys(d.spec.path for d in parts)))
+    return KeyMask(frame, objects, alpha, tuple(dict.fromkeys(str(d.path) for d in parts)))

@@ -30,12 +30,21 @@ Alpha = NDArray[np.float32]
 class MatteMovie:
     """One ProRes 4444 movie on its way, under a temporary name until `finish`."""
 
-    def __init__(self, path: Path, first: PlateFrame, info: PlateInfo, attributes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        first: PlateFrame,
+        info: PlateInfo,
+        attributes: Mapping[str, str],
+        *,
+        replace_foreign: bool = False,
+    ) -> None:
         self.path = path
         self.window = info.display_window
         self.count = 0
         self.last: int | None = None
-        self._refuse_foreign_movie(path)
+        if not replace_foreign:
+            self._refuse_foreign_movie(path)
         self._stack = contextlib.ExitStack()
         self._part = self._stack.enter_context(whole_file(path))
         self._rate = (info.fps or Fraction(24)).limit_denominator(1001)

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -121,6 +121,8 @@ class MatteWriter:
     provenance   what made the mattes: "version", "model", "weights", "keys", "colour", ...; each becomes an
                  attribute `rotomem/<name>`, and all of them enter `rotomem/settings`, the hash that tells whether
                  a file on disk is still the one this run would make
+    protect      files that are never written over whatever happens: the artist's key masks
+    replace_foreign   True: replace pictures in the way that rotomem did not write; else they are an error
 
     Attributes: `settings`, `settings_hash`, `layers` (id -> layer name), `notes` (sentences worth telling once).
     Raises UsageError (see MatteSettings and parse_output), OutputError where the mattes would land on the plate.
@@ -134,6 +136,8 @@ class MatteWriter:
         objects: Mapping[ObjectId, str],
         settings: MatteSettings | None = None,
         provenance: Mapping[str, str] | None = None,
+        protect: Iterable[str | Path] = (),
+        replace_foreign: bool = False,
     ) -> None:
         if not objects:
             raise UsageError("there is no object to write a matte of", remedy="give at least one key mask")
@@ -167,6 +171,8 @@ class MatteWriter:
             )
         else:
             self._files = (_File(tuple(self.objects), tuple(self.layers.values()), None),)
+        self._protected = tuple(Path(p) for p in protect)
+        self._replace_foreign = replace_foreign
         self._refuse_plate_colours()
         self.settings_hash = self._hash()
         self.notes: tuple[str, ...] = tuple(notes)
@@ -285,8 +291,17 @@ class MatteWriter:
                     self._write_exr(file, path, part, frame, alpha, keys)
 
     def _refuse_foreign(self, path: Path, frame: int) -> None:
-        """Never replace a picture that rotomem did not make, the artist's key mask for one."""
+        """Do not replace the artist's key mask, nor unasked any other picture that rotomem did not make."""
         if not path.exists():
+            return
+        if any(_same_file(path, p) for p in self._protected):
+            raise OutputError(
+                "the matte would be written over a key mask",
+                remedy="choose another folder or name for the mattes",
+                path=path,
+                frame=frame,
+            )
+        if self._replace_foreign:
             return
         try:
             header = read_header(path)
@@ -437,7 +452,8 @@ class MatteWriter:
         with self._lock:
             movie = self._movies.get(file)
             if movie is None:
-                movie = MatteMovie(path, frame, self.info, self._attributes(file, keys))
+                attributes = self._attributes(file, keys)
+                movie = MatteMovie(path, frame, self.info, attributes, replace_foreign=self._replace_foreign)
                 self._movies[file] = movie
             plane = _on_window(alpha.get(file.objects[0]), self.info.canvas, window)
             rgb = None
