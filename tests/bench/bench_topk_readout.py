@@ -94,9 +94,9 @@ def main() -> None:
                 times = seconds(call, options.repeats)
                 baseline = statistics.median(times)
             else:
-                call = partial(ops.read_memory, key, query, value, top_k=case.top_k, need_usage=True)
+                read = partial(ops.read_memory, key, query, value, top_k=case.top_k, need_usage=True)
                 with backend.use(name):
-                    times = seconds(partial(call, shrinkage=shrinkage, selection=selection), options.repeats)
+                    times = seconds(partial(read, shrinkage=shrinkage, selection=selection), options.repeats)
             line = {
                 "case": case.name,
                 "backend": name,
