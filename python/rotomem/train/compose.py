@@ -72,8 +72,8 @@ class ComposeConfig:
     patchwork: float = 0.45
     limbs: float = 0.5
     hole: float = 0.1
-    size: tuple[float, float] = (0.18, 1.0)
-    speed: tuple[float, float] = (0.004, 0.3)
+    size: tuple[float, float] = (0.25, 1.05)
+    speed: tuple[float, float] = (0.004, 0.22)
     still: float = 0.1
     spin: float = 0.25
     growth: float = 0.14

@@ -29,6 +29,7 @@ class SourceConfig:
     cutout_px        side of the square that holds one cut-out object
     cutout_margin    room around a cut-out, as a share of its larger side
     cutout_least_px  an object smaller than this, in pixels of its photograph, is not cut out
+    cutout_slimmest  nor one whose bounding box is slimmer than this
     cutouts_a_picture    most objects taken from one photograph
     limit            use this many images only (tests); None uses all
     """
@@ -37,6 +38,7 @@ class SourceConfig:
     cutout_px: int = 144
     cutout_margin: float = 0.06
     cutout_least_px: int = 40
+    cutout_slimmest: float = 0.2
     cutouts_a_picture: int = 3
     limit: int | None = None
 
@@ -194,4 +196,8 @@ def _objects(picture: Tensor, mask: Tensor, config: SourceConfig) -> Iterable[Te
     for label in order:
         if areas[label] < config.cutout_least_px**2 / 2:
             break
-        yield cut_out(picture, mask == label, config.cutout_px, config.cutout_margin)
+        coverage = mask == label
+        sides = sorted((int(coverage.any(0).sum()), int(coverage.any(1).sum())))
+        if sides[0] < config.cutout_slimmest * sides[1]:
+            continue
+        yield cut_out(picture, coverage, config.cutout_px, config.cutout_margin)

@@ -45,6 +45,7 @@ class Recipe:
     two_objects      share of the batches that follow two objects
     rate             peak learning rate; weight decay spares biases and norms
     clip_norm        largest norm of the gradient
+    freeze_norms     progress from which the norms use the statistics gathered so far, as they do when they are used
     average          decay of the averaged weights, which are those that are exported
     deep_update      chance of a deep update after a predicted frame; the first frame always has one
     soft_first       share of the batches whose given mask is soft; the others round it as an artist's label map is
@@ -54,12 +55,13 @@ class Recipe:
     checkpoint_s     seconds between checkpoints
     """
 
-    stages: tuple[Stage, ...] = (Stage(0.75, 192, 8, 4), Stage(1.0, 256, 4, 5))
+    stages: tuple[Stage, ...] = (Stage(0.55, 192, 6, 3), Stage(0.8, 192, 6, 4), Stage(1.0, 256, 4, 4))
     two_objects: float = 0.3
     rate: float = 8e-4
     warm_up: float = 0.015
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    freeze_norms: float = 0.8
     average: float = 0.997
     deep_update: float = 0.2
     soft_first: float = 0.5
@@ -192,6 +194,9 @@ class Run:
         """One batch; what there is to log about it."""
         recipe, start = self.recipe, time.perf_counter()
         stage = stage_at(recipe.stages, progress)
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.train(progress < recipe.freeze_norms)
         objects = 2 if torch.rand((), generator=self.rng) < recipe.two_objects else 1
         rounded = bool(torch.rand((), generator=self.rng) >= recipe.soft_first)
         clips = self.composer.compose(
