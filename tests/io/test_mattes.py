@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import fileseq
 import numpy as np
 import OpenImageIO as oiio
 import pytest
@@ -497,6 +498,8 @@ def test_write_when_movie_then_prores_4444_with_alpha_rate_and_time_code(tmp_pat
     again = MatteWriter(out, info=about, objects={1: "hero"}, provenance={"model": "m"})
     assert [again.is_current(f) for f in (1000, 1001, 1003)] == [False, True, True]
     assert not MatteWriter(out, info=about, objects={1: "hero"}, provenance={"model": "n"}).is_current(1001)
+    gap = replace(about, frames=(1001, 1002, 1004), missing=(1003,))  # skipped: three pictures are all there is
+    assert MatteWriter(out, info=gap, objects={1: "hero"}, provenance={"model": "m"}).is_current(1004)
     whole = out.read_bytes()
     out.write_bytes(whole[: len(whole) // 2])
     assert not MatteWriter(out, info=about, objects={1: "hero"}, provenance={"model": "m"}).is_current(1001)
@@ -700,6 +703,7 @@ def test_write_when_killed_in_the_middle_then_no_file_that_a_globber_finds(tmp_p
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path), __file__], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert [p.name for p in tmp_path.glob("*.exr")] == ["sh010_matte.1001.exr"]
+    assert [s.frameRange() for s in fileseq.findSequencesOnDisk(str(tmp_path))] == ["1001"]
     left = [n for n in os.listdir(tmp_path) if n != "sh010_matte.1001.exr"]
     assert len(left) == 1 and left[0].startswith(".") and left[0].endswith(PART_SUFFIX)
     assert remove_leftovers(tmp_path, older_than_s=3600) == 0  # it may be another machine's, still at work

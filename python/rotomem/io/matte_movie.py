@@ -200,5 +200,7 @@ def frames_of_movie(path: Path, info: PlateInfo, settings_hash: str) -> frozense
         first = int(tags["rotomem/first"])
     except (av.FFmpegError, OSError, KeyError, ValueError):
         return frozenset()
-    known = [f for f in sorted({*info.frames, *info.missing}) if f >= first]
-    return frozenset(known[:count])
+    present = [f for f in info.frames if f >= first]
+    every = [f for f in sorted({*info.frames, *info.missing}) if f >= first]
+    # Missing frames were held, black, or skipped; the movie's length says which.
+    return frozenset(present if count == len(present) else every[:count])
