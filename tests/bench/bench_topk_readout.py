@@ -30,8 +30,11 @@ from rotomem.ops import backend
 
 
 def dense(key: Tensor, query: Tensor, value: Tensor, shrinkage: Tensor, selection: Tensor, top_k: int) -> Tensor:
-    """The published way: all of S, top-k, a dense affinity, one product."""
-    scores = ops.similarity(key, query, shrinkage=shrinkage, selection=selection)
+    """The published way: all of S as [N, P], top-k, a dense affinity, one product."""
+    rows = key.transpose(1, 2)
+    cross = 2 * (rows @ (query * selection))
+    constant = (selection * query.square()).sum(1, keepdim=True)
+    scores = (cross - rows.square() @ selection - constant) * shrinkage.unsqueeze(2) / key.shape[1] ** 0.5
     top, index = scores.topk(top_k, dim=1)
     weights = (top - top[:, :1]).exp_()
     weights /= weights.sum(1, keepdim=True)

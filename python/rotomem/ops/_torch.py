@@ -30,33 +30,29 @@ def _wide(tensor: Tensor) -> Tensor:
 def similarity(
     key: Tensor, query_key: Tensor, shrinkage: Tensor | None, selection: Tensor | None, form: str
 ) -> Tensor:
-    """Dense similarity [B, N, P] (see ops.affinity.similarity)."""
+    """Dense similarity [B, N, P] (see ops.affinity.similarity), laid out as [B, P, N]: top-k runs along rows."""
     with torch.autocast(key.device.type, enabled=False):
-        key, query = _wide(key), _wide(query_key)
+        keys, query = _wide(key), _wide(query_key).transpose(1, 2)  # [B, CK, N], [B, P, CK]
         scale = 1.0 / math.sqrt(key.shape[1])
-        keys = key.transpose(1, 2)  # [B, N, CK]
         if form == "dot":
-            return keys @ (query * scale)
-        if form == "l2":
-            return torch.baddbmm(
-                (keys * keys).sum(2, keepdim=True).expand(-1, -1, query.shape[2]),
-                keys,
-                query,
-                beta=-scale,
-                alpha=2.0 * scale,
-            )
+            return ((query * scale) @ keys).transpose(1, 2)
+        squares = keys * keys
         if selection is None:
-            cross = keys @ (2.0 * query)
-            square = (keys * keys).sum(2, keepdim=True)
-            constant = (query * query).sum(1, keepdim=True)
+            cross = (2.0 * query) @ keys
+            square = squares.sum(1, keepdim=True)
+            constant = (query * query).sum(2, keepdim=True)
         else:
-            select = _wide(selection)
+            select = _wide(selection).transpose(1, 2)
             weighted = query * select
-            cross = keys @ (2.0 * weighted)
-            square = (keys * keys) @ select
-            constant = (query * weighted).sum(1, keepdim=True)
-        result = (cross - square - constant) * scale
-        return result if shrinkage is None else result * _wide(shrinkage).unsqueeze(2)
+            cross = (2.0 * weighted) @ keys
+            square = select @ squares
+            constant = (query * weighted).sum(2, keepdim=True)
+        difference = cross.sub_(square)
+        if form == "anisotropic_l2":
+            difference = difference.sub_(constant)
+        if shrinkage is None:
+            return (difference * scale).transpose(1, 2)
+        return (difference * (scale * _wide(shrinkage)).unsqueeze(1)).transpose(1, 2)
 
 
 def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:
