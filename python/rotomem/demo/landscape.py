@@ -281,7 +281,7 @@ def paint_birch(scale: float, rng: np.random.Generator, *, x: float, pace: float
             bx, by = ax + step * np.cos(heading), ay + step * np.sin(heading)
             stroke(ax, ay, bx, by, thickness, thickness * 0.86)
             if abs(ax - x) > 42:
-                leaves += [(bx + rng.normal(0, 13), by + abs(rng.normal(0, 14))) for _ in range(3)]
+                leaves += [(bx + rng.normal(0, 13), by + abs(rng.normal(0, 14))) for _ in range(2)]
             ax, ay, thickness = bx, by, thickness * 0.86
 
     # the trunk: white bark with dark lenticels, round, lit from the left
