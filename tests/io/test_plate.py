@@ -12,7 +12,7 @@ import make
 import numpy as np
 import pytest
 
-from rotomem.errors import MissingFrameError, PlateError, UsageError
+from rotomem.errors import MissingFrameError, PlateError, ShapeError, UsageError
 from rotomem.io.plate import Plate, canvas_image, open_plate
 from rotomem.types import PlateFrame, Window
 
@@ -195,6 +195,8 @@ def test_canvas_image_when_pixels_are_integers_then_scaled_to_one(tmp_path: Path
         image = canvas_image(frame, plate.info.canvas)
         assert image[0, 0, 0] == 1 and image[2, 2, 0] == 0
         assert image[1, 1, 1] == pytest.approx((peak // 2) / peak, abs=1e-6)
+        with pytest.raises(ShapeError, match="float"):
+            canvas_image(frame, plate.info.canvas, dtype=dtype)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rotomem.errors import InputError, PlateError
+from rotomem.errors import InputError, PlateError, ShapeError
 from rotomem.io.exr import (
     Channel,
     Still,
@@ -112,12 +112,13 @@ class Plate:
     def __init__(self, info: PlateInfo, plan: Mapping[int, int | None], source: _Source) -> None:
         self.info = info
         self._plan = dict(plan)
+        self._frames = tuple(self._plan)
         self._source = source
         self._closed = False
 
     @property
     def frames(self) -> tuple[int, ...]:
-        return tuple(self._plan)
+        return self._frames
 
     def read(self, frame: int) -> PlateFrame:
         """One frame, in any order, from any thread.
@@ -243,8 +244,11 @@ def canvas_image(frame: PlateFrame, canvas: Window, *, dtype: DTypeLike = np.flo
     """A frame's RGB placed on the canvas, zeros where it has no pixels.
 
     canvas    any window; what of the data window lies outside it is cut
+    dtype     a float type
     returns   [H, W, 3] of `dtype`; integer pixels scaled to 0..1, floats as they are
     """
+    if not np.issubdtype(np.dtype(dtype), np.floating):
+        raise ShapeError(f"the canvas needs a float type, got {np.dtype(dtype)}")
     if frame.data_window == canvas and np.issubdtype(frame.rgb.dtype, np.floating):
         whole = frame.rgb.base
         if isinstance(whole, np.ndarray) and whole.flags.c_contiguous and whole.shape == (*frame.rgb.shape[:2], 4):
