@@ -358,3 +358,38 @@ def test_track_memory_when_shot_is_longer_then_frames_in_flight_stay_few(tmp_pat
     monkeypatch.setattr(ShotRun, "_deliver", counted_deliver)
     track(pattern, [key], tmp_path / "out", model=model, **FAST)
     assert alive == 0 and most <= 8
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_picture_when_one_pixel_is_negative_then_the_others_look_as_without_it(tmp_path, model, dtype):
+    """A clean linear frame is shrunk before its colours are transformed, an odd one after: nobody may see which."""
+    clean = picture(0).astype(dtype)
+    odd = clean.copy()
+    odd[2, 3, 0] = -0.5
+    for frame, pixels in ((1, clean), (2, odd)):
+        write(tmp_path / "plate" / f"a.{frame:04d}.exr", pixels)
+    key = write(tmp_path / "key.exr", disc(0)[..., None], channels=("A",))
+    options = TrackOptions(model=model, exposure=1.0, **FAST)
+    with ShotRun(tmp_path / "plate", [f"1={key}"], tmp_path / "out", options) as run:
+        a, b = (run._picture(run.plate.read(frame)).numpy() for frame in (1, 2))
+        assert run.report.colour and set(run._tamed) == {"negative"}
+    far = np.ones(a.shape[:2], bool)
+    far[:6, :6] = False
+    np.testing.assert_allclose(a[far], b[far], atol=2e-6)
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_track_when_a_layer_is_the_plate_then_it_is_read_and_part_of_the_settings(tmp_path, model):
+    for frame in (1001, 1002):
+        both = np.concatenate([np.zeros_like(picture(0)), picture(frame - 1001)], -1)
+        names = ("R", "G", "B", "fg.R", "fg.G", "fg.B")
+        write(tmp_path / "plate" / f"a.{frame}.exr", both, channels=names)
+    key = soft_key(tmp_path, 1001)
+    track(tmp_path / "plate", [key], tmp_path / "layer", model=model, layer="fg", **FAST)
+    plain = plate(tmp_path / "plain", (1001, 1002), stem="a")
+    track(plain, [key], tmp_path / "plain_out", model=model, **FAST)
+    np.testing.assert_array_equal(
+        matte(tmp_path / "layer" / "a_matte.1002.exr"), matte(tmp_path / "plain_out" / "a_matte.1002.exr")
+    )
+    report = track(tmp_path / "plate", [key], tmp_path / "layer", model=model, resume=True, **FAST)
+    assert report.frames_written == 2, "the beauty is another picture than the layer"
