@@ -261,9 +261,19 @@ def test_track_when_key_is_label_png_and_rgb_is_kept_then_plate_is_bit_for_bit(s
     np.testing.assert_array_equal(got, picture(2))
 
 
-def test_track_when_a_foreign_picture_is_in_the_way_then_it_survives(shot, tmp_path, capsys):
+def test_track_when_a_foreign_picture_is_in_the_way_then_only_overwrite_replaces_it(shot, tmp_path, capsys):
     path = write(tmp_path / "out" / "sh010_matte.1002.exr", picture(9))
     before = Path(path).read_bytes()
-    assert main([*shot, "-o", str(tmp_path / "out"), "--overwrite"]) == 4
+    assert main([*shot, "-o", str(tmp_path / "out"), "--resume"]) == 4
     assert Path(path).read_bytes() == before
     assert "did not write" in capsys.readouterr().err
+    assert main([*shot, "-o", str(tmp_path / "out"), "--overwrite"]) == 0
+    assert Path(path).read_bytes() != before
+
+
+def test_track_when_out_is_the_key_mask_itself_then_overwrite_spares_it(shot, tmp_path, capsys):
+    key = Path(next(a for a in shot if a.startswith("1001=")).removeprefix("1001="))
+    before = key.read_bytes()
+    named = [f"hero@{a}" if a.startswith("1001=") else a for a in shot]
+    assert main([*named, "-o", str(key).replace("1001", "%04d"), "--overwrite"]) != 0
+    assert key.read_bytes() == before

@@ -181,7 +181,9 @@ def _track(args: argparse.Namespace, stream: TextIO) -> Report:
     import torch
 
     from rotomem.engine.shot import ShotRun, TrackOptions
+    from rotomem.io.exr import keep_freed_memory
 
+    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     options = TrackOptions(**{name: getattr(args, name) for name in _OPTIONS})

@@ -269,6 +269,10 @@ class MemoryBank:
         """
         store = Store.PERMANENT if permanent else Store.WORKING
         for pool, e in zip(self.layers, elements, strict=True):
+            if self.settings.long_term and self.plan.consolidates:
+                # All at once: growing later would hold the old memory beside the new.
+                frames = 1 + self.settings.max_working_frames
+                pool.reserve(frames * e.key.shape[-2] * e.key.shape[-1] + self.settings.max_long_term)
             values = e.value[0].flatten(2).transpose(1, 2)  # [O, n, CV]
             rows = torch.split(values, [b.objects for b in pool.buckets])
             pool.append(

@@ -42,7 +42,7 @@ from rotomem.engine.report import (
 )
 from rotomem.engine.session import Session
 from rotomem.errors import MaskError, UsageError
-from rotomem.io.colour import NetworkColour, TamedPixels, decide_colour
+from rotomem.io.colour import NetworkColour, TamedPixels, decide_colour, tame
 from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
 from rotomem.io.mattes import MatteSettings, MatteWriter
 from rotomem.io.plate import Plate, canvas_image, open_plate
@@ -57,6 +57,7 @@ Masks = Sequence[str | MaskSpec] | Keys
 _READ_THREADS = 2
 _READ_AHEAD = 3
 _WRITE_DEPTH = 2
+_CERTAIN = 1 / 1024  # a quarter of an 8-bit step
 
 
 class Cancel(Protocol):
@@ -310,7 +311,13 @@ class ShotRun:
         Session(self.model, size=None, **options.session())  # settings that contradict each other fail here
 
         self.writer = MatteWriter(
-            out, info=info, objects=self._names, settings=options.mattes(), provenance=self._provenance()
+            out,
+            info=info,
+            objects=self._names,
+            settings=options.mattes(),
+            provenance=self._provenance(),
+            protect=[path for key in self.keys.by_frame.values() for path in key.paths],
+            replace_foreign=options.overwrite,
         )
         report.notes.extend(self.writer.notes)
         report.objects = {self._names[i]: layer for i, layer in self.writer.layers.items()}
@@ -506,18 +513,22 @@ class ShotRun:
 
     def _picture(self, frame: PlateFrame) -> Tensor:
         """What the network sees of a frame: [h, w, 3] float32 display-referred 0..1, rim included."""
-        colour = self._network_colour
-        rgb = frame.rgb
-        if colour.linear_input and _harmless(rgb):
+        colour, canvas = self._network_colour, self.info.canvas
+        if colour.linear_input:
             # Averaging and the matrix between primaries may change places, so only the small picture is transformed.
-            if frame.data_window != self.info.canvas:
-                rgb = canvas_image(frame, self.info.canvas, dtype=rgb.dtype)
+            rgb, tamed = tame(frame.rgb)
+            dtype = rgb.dtype if np.issubdtype(rgb.dtype, np.floating) else np.dtype(np.float32)
+            if frame.data_window != canvas or rgb.dtype != dtype:
+                rgb = canvas_image(replace(frame, rgb=rgb), canvas, dtype=dtype)
             small = self.geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
             encoded, _ = colour.apply(small.numpy())
+        elif self.colour.identity:
+            small = self.geometry.shrink(torch.from_numpy(canvas_image(frame, canvas)))
+            encoded, tamed = colour.apply(small.numpy())
         else:
-            linear, tamed = colour.to_linear(canvas_image(frame, self.info.canvas))
+            linear, tamed = colour.to_linear(canvas_image(frame, canvas))
             encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
-            self._count(frame.frame, tamed)
+        self._count(frame.frame, tamed)
         return self.geometry.add_rim(torch.from_numpy(encoded))
 
     def _count(self, frame: int, tamed: TamedPixels) -> None:
@@ -539,7 +550,7 @@ class ShotRun:
             if item.probabilities is not None:
                 rows = [i for i, number in enumerate(item.objects) if number not in spoken]
                 if rows:
-                    chosen = torch.from_numpy(item.probabilities[[1 + i for i in rows]])
+                    chosen = torch.from_numpy(_solid(item.probabilities[[1 + i for i in rows]]))
                     restored = self.geometry.restore(chosen).numpy()
                     alpha.update((item.objects[i], restored[k]) for k, i in enumerate(rows))
             if key is not None:
@@ -630,6 +641,13 @@ def load_masks(masks: Masks, plate: Plate) -> Keys:
     return keys
 
 
+def _solid(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities whose last thousandth is certainty: a compositor's blacks are 0 and whites 1."""
+    probabilities[probabilities < _CERTAIN] = 0
+    probabilities[probabilities > 1 - _CERTAIN] = 1
+    return probabilities
+
+
 def _spooled(folder: Path | None, frame: int) -> Path:
     assert folder is not None
     return folder / f"{frame}.npy"
@@ -638,16 +656,6 @@ def _spooled(folder: Path | None, frame: int) -> Path:
 def _without_pixels(frame: PlateFrame) -> PlateFrame:
     """The frame as a matte needs it: windows and metadata, of the pixels the shape only."""
     return replace(frame, rgb=np.broadcast_to(frame.rgb.dtype.type(0), frame.rgb.shape), alpha=None)
-
-
-def _harmless(rgb: NDArray[np.generic]) -> bool:
-    """True for floats that are all finite and not negative, by the largest bit pattern: sign, infinity and NaN are
-    above every finite value there."""
-    if rgb.dtype == np.float16:
-        return bool(rgb.view(np.uint16).max(initial=0) < 0x7C00)
-    if rgb.dtype == np.float32:
-        return bool(rgb.view(np.uint32).max(initial=0) < 0x7F800000)
-    return False
 
 
 def _hash_keys(keys: Keys) -> str:

@@ -58,7 +58,7 @@ def find_levels(values: NDArray[np.generic]) -> Levels:
         return levels_of(index, found[:, None].astype(np.float64))
     bits = 8 * values.dtype.itemsize
     kind = np.uint32 if bits == 8 else np.uint64
-    packed = values[..., 0].astype(kind)
+    packed: NDArray[Any] = values[..., 0].astype(kind)
     for c in (1, 2):
         packed <<= kind(bits)
         packed |= values[..., c].astype(kind)
@@ -84,10 +84,10 @@ def _number(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32]]:
 
 def levels_of(index: NDArray[np.generic], values: NDArray[np.float64]) -> Levels:
     """Levels of a picture that is already an index [H, W] into `values` [n, C]."""
-    index = np.ascontiguousarray(index, np.int32)
+    own: NDArray[np.int32] = np.ascontiguousarray(index, np.int32)
     n = len(values)
-    flat = np.bincount(index[flat_pixels(index)], minlength=n)
-    return Levels(index, values, np.bincount(index.reshape(-1), minlength=n), flat)
+    flat = np.bincount(own[flat_pixels(own)], minlength=n)
+    return Levels(own, values, np.bincount(own.reshape(-1), minlength=n), flat)
 
 
 def flat_pixels(index: NDArray[np.int32]) -> NDArray[np.bool_]:
