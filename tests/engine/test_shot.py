@@ -320,12 +320,18 @@ def test_track_when_options_are_wrong_then_usage_error_before_any_work(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_track_when_masks_are_missing_or_one_text_then_usage_error(tmp_path, model):
-    pattern = plate(tmp_path / "plate", [1001])
-    with pytest.raises(UsageError, match="no key mask"):
-        track(pattern, [], tmp_path / "out", model=model)
-    with pytest.raises(UsageError, match="list"):
-        track(pattern, "1001=a.png", tmp_path / "out", model=model)
+def test_track_when_masks_are_one_text_or_a_mapping_then_they_are_taken(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    path = key.partition("=")[2]
+    for i, masks in enumerate(([key], key, {1001: path}, {"1001": Path(path)})):
+        track(pattern, masks, tmp_path / str(i), model=model, frames="1001-1002", **FAST)
+        assert digests(tmp_path / str(i)) == digests(tmp_path / "0")
+
+
+def test_track_when_masks_are_missing_then_usage_error(tmp_path, model):
+    for masks in ([], {}):
+        with pytest.raises(UsageError, match="no key mask"):
+            track(plate(tmp_path / "plate"), masks, tmp_path / "out", model=model)
 
 
 def test_shot_run_when_left_without_running_then_nothing_was_written(tmp_path, model):

@@ -52,7 +52,7 @@ from rotomem.models.registry import load_model
 from rotomem.ops import backend
 from rotomem.types import KeyMask, ObjectId, PlateFrame
 
-Masks = Sequence[str | MaskSpec] | Keys
+Masks = str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path] | Keys
 
 _READ_THREADS = 2
 _READ_AHEAD = 3
@@ -163,7 +163,7 @@ def track(
     """Write a matte for every frame of a plate, from key masks on some of them.
 
     plate      any spelling `open_plate` takes: `sh010.%04d.exr`, `####`, a folder, a movie
-    masks      `"1001=key.png"`, `"hero@1001=hero.exr:A"`, ..., MaskSpecs, or loaded Keys
+    masks      `["1001=key.png", "hero@1001=hero.exr:A", ...]`, one such text, `{1001: "key.png"}`, MaskSpecs, or Keys
     out        a folder, a pattern such as `mattes/hero.%04d.exr`, or `mattes/hero.mov`
     dry_run    look at everything, write nothing
     progress   called in this thread after every frame
@@ -624,7 +624,9 @@ def load_masks(masks: Masks, plate: Plate) -> Keys:
         keys = masks
     else:
         if isinstance(masks, str):
-            raise UsageError("masks is one text", remedy='give a list such as ["1001=key.png"]')
+            masks = [masks]
+        elif isinstance(masks, Mapping):
+            masks = [f"{where}={path}" for where, path in masks.items()]
         specs = [parse_mask(m) if isinstance(m, str) else m for m in masks]
         if not specs:
             raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
