@@ -76,8 +76,8 @@ class ComposeConfig:
     speed: tuple[float, float] = (0.004, 0.22)
     still: float = 0.1
     spin: float = 0.25
-    growth: float = 0.14
-    bend: float = 0.12
+    growth: float = 0.18
+    bend: float = 0.16
     perspective: float = 0.12
     with_camera: float = 0.4
     zoom: tuple[float, float] = (0.35, 0.95)

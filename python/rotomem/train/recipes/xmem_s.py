@@ -47,7 +47,9 @@ class Recipe:
     clip_norm        largest norm of the gradient
     freeze_norms     progress from which the norms use the statistics gathered so far, as they do when they are used
     average          decay of the averaged weights, which are those that are exported
-    deep_update      chance of a deep update after a predicted frame; the first frame always has one
+    memorise         chance that a predicted frame is memorised; the first frame always is, the last never
+    deep_update      chance that a memorised frame deeply updates the sensory memory, in place of the decoder's
+                     update as when the model is used; the first frame always does
     soft_first       share of the batches whose given mask is soft; the others round it as an artist's label map is
     bootstrap        progress at which the cross-entropy begins to look at the hardest pixels only, at which it
                      has come down to the share, the share
@@ -55,15 +57,16 @@ class Recipe:
     checkpoint_s     seconds between checkpoints
     """
 
-    stages: tuple[Stage, ...] = (Stage(0.55, 192, 6, 3), Stage(0.8, 192, 6, 4), Stage(1.0, 256, 4, 4))
+    stages: tuple[Stage, ...] = (Stage(0.52, 192, 6, 3), Stage(0.76, 192, 5, 5), Stage(1.0, 288, 3, 5))
     two_objects: float = 0.3
     rate: float = 8e-4
     warm_up: float = 0.015
     weight_decay: float = 0.05
     clip_norm: float = 1.0
-    freeze_norms: float = 0.8
+    freeze_norms: float = 0.76
     average: float = 0.997
-    deep_update: float = 0.2
+    memorise: float = 0.6
+    deep_update: float = 0.6
     soft_first: float = 0.5
     bootstrap: tuple[float, float, float] = (0.15, 0.55, 0.25)
     dice: float = 1.0
@@ -105,16 +108,18 @@ def clip_losses(
         masks = model.aggregate((first > 0.5).float() if rounded else first)[:, 1:]
         entropies, dices, overlaps = [], [], []
         for i in range(t):
+            keep = i == 0 or bool(torch.rand((), generator=rng) < recipe.memorise)
+            deep = i == 0 or bool(torch.rand((), generator=rng) < recipe.deep_update)
+            keep = keep and i < t - 1
             if i > 0:
-                decoded = model.decode(features[i], memory, sensory)
-                sensory = decoded.sensory
+                decoded = model.decode(features[i], memory, sensory, update_sensory=not (keep and deep))
+                sensory = decoded.sensory if decoded.sensory is not None else sensory
                 masks = decoded.probabilities[:, 1:]
                 truth = coverage[:, i]
                 entropies.append(bootstrapped_cross_entropy(decoded.logits, with_background(truth), share))
                 dices.append(dice_loss(masks, truth, clips.present))
                 overlaps.append(soft_overlap(masks.detach(), truth)[clips.present])
-            if i < t - 1:
-                deep = i == 0 or bool(torch.rand((), generator=rng) < recipe.deep_update)
+            if keep:
                 kept = model.encode_mask(images[:, i], features[i], masks, sensory, deep_update=deep)
                 sensory = kept.sensory if kept.sensory is not None else sensory
                 memory.add(kept.elements[0])
