@@ -88,7 +88,7 @@ def test_shape_when_rendered_then_edges_are_fractional_and_thin(pool: PicturePoo
 
 def test_compose_when_layer_is_laid_then_picture_is_the_alpha_blend(pool: PicturePool) -> None:
     """A white layer over a black picture is its own coverage, also where two layers overlap."""
-    composer = Composer(pool, replace(PLAIN, shadow=0, relight=0))
+    composer = Composer(pool, replace(PLAIN, shadow=0, relight=0, turning=0))
     image = torch.zeros(1, 3, 3, 64, 64)
     coverage = torch.zeros(1, 3, 2, 64, 64)
     shift = torch.zeros(1, 3, 2)
@@ -128,3 +128,17 @@ def test_compose_when_object_is_tiny_or_everywhere_then_it_is_not_followed(pool:
 
 def test_smooth_field_when_controls_are_equal_then_field_is_flat() -> None:
     assert torch.allclose(smooth_field(torch.full((2, 5, 5), 3.0), 40), torch.full((2, 40, 40), 3.0), atol=1e-5)
+
+
+def test_compose_when_layer_turns_then_colours_change_and_coverage_does_not(pool: PicturePool) -> None:
+    still = replace(
+        PLAIN, still=1, spin=0, growth=0, bend=0, perspective=0, with_camera=0, relight=0, turning=1, defocus=0
+    )
+    clips = Composer(pool, still).compose(seeded(2), clips=6, frames=4, size=64, objects=1)
+    assert torch.allclose(clips.coverage, clips.coverage[:, :1].expand_as(clips.coverage), atol=1e-4)
+    inside = clips.coverage[:, :1, 0, None] == 1
+    change = ((clips.images - clips.images[:, :1]).abs() * inside).sum((2, 3, 4)) / (inside.sum((2, 3, 4)) * 3 + 1)
+    assert (change[:, -1] > 0.01).sum() >= 2
+    other = Composer(pool, replace(still, turning=0)).compose(seeded(2), clips=6, frames=4, size=64, objects=1)
+    inside = other.coverage[:, :1, 0, None] == 1
+    assert float(((other.images - other.images[:, :1]).abs() * inside).max()) < 1e-4

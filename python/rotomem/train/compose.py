@@ -39,6 +39,8 @@ class ComposeConfig:
     patchwork         a shape is filled with two pictures instead of one
     limbs             a shape is made of limbs rather than one outline
     hole              a shape has a hole
+    turning           a layer turns: another picture slides over it, as when a side comes into sight that the first
+                      frame did not show
     size              half side of a layer's square, screen units, log-uniform
     speed             screen units per frame, log-uniform
     still             a layer does not move
@@ -72,12 +74,13 @@ class ComposeConfig:
     patchwork: float = 0.45
     limbs: float = 0.5
     hole: float = 0.1
+    turning: float = 0.35
     size: tuple[float, float] = (0.25, 1.05)
     speed: tuple[float, float] = (0.004, 0.22)
     still: float = 0.1
     spin: float = 0.25
     growth: float = 0.18
-    bend: float = 0.16
+    bend: float = 0.12
     perspective: float = 0.12
     with_camera: float = 0.4
     zoom: tuple[float, float] = (0.35, 0.95)
@@ -472,8 +475,15 @@ class Composer:
         if ratio > 2:  # low-pass what will be made smaller
             window = min(int(ratio) // 2 * 2 + 1, 7)
             texture = F.avg_pool2d(texture, window, 1, window // 2)
+        turning = self._chance(rng, c.turning)
+        if turning:
+            texture = torch.cat([texture, self._other_side(rng, texture)], 1)
         placed = sample(texture, Placement(matrix, offset, tilt, bend).grid(size), "zeros")
-        colour, alpha = placed[:, :, :3], placed[:, :, 3:]
+        colour, alpha = placed[:, :, :3], placed[:, :, 3:4]
+        if turning:
+            start = self._uniform(rng, (b, 1, 1, 1, 1), -1.2, 0.2)
+            slide = shutter(start + self._walk(rng, b, t, (1, 1, 1), 0.45).abs())
+            colour = torch.lerp(colour, placed[:, :, 4:7], ((placed[:, :, 7:] + slide) * 8 + 0.5).clamp(0, 1))
         if self._chance(rng, c.relight):
             gain = shutter(self._walk(rng, b, t, (1,), 0.08)).clamp(-0.4, 0.4).exp()
             colour = colour * gain[..., None, None]
@@ -484,6 +494,16 @@ class Composer:
         coverage.mul_(rest)
         if owner:
             coverage[:, :, owner - 1 : owner].add_(alpha)
+
+    def _other_side(self, rng: Generator, texture: Tensor) -> Tensor:
+        """Another picture in the layer's outline, and the order in which it shows: [B, 4, P, P]."""
+        b, _, _, px = texture.shape
+        colour = self._jitter(rng, self._piece(rng, b), self.config.tint) * texture[:, 3:]
+        angle = self._uniform(rng, (b, 1, 1, 1), -math.pi, math.pi)
+        at = _screen(px, str(self.device))
+        ramp = angle.cos() * at[..., 0] + angle.sin() * at[..., 1]
+        wave = smooth_field(torch.randn(b, 1, 4, 4, generator=rng).to(self.device), px)
+        return torch.cat([colour, ramp + wave * 0.4], 1)
 
     def _shade(self, rng: Generator, alpha: Tensor) -> Tensor:
         """What a layer's soft shadow leaves of the light, [B, T, 1, h, w]."""

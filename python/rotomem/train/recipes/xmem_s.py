@@ -57,13 +57,13 @@ class Recipe:
     checkpoint_s     seconds between checkpoints
     """
 
-    stages: tuple[Stage, ...] = (Stage(0.52, 192, 6, 3), Stage(0.76, 192, 5, 5), Stage(1.0, 288, 3, 5))
+    stages: tuple[Stage, ...] = (Stage(0.52, 192, 6, 3), Stage(0.78, 192, 5, 4), Stage(1.0, 256, 4, 5))
     two_objects: float = 0.3
     rate: float = 8e-4
     warm_up: float = 0.015
     weight_decay: float = 0.05
     clip_norm: float = 1.0
-    freeze_norms: float = 0.76
+    freeze_norms: float = 0.78
     average: float = 0.997
     memorise: float = 0.6
     deep_update: float = 0.6
