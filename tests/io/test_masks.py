@@ -452,6 +452,76 @@ def test_load_keys_when_named_label_pictures_then_one_label_is_the_object_and_se
         load(f"hero@1001={tmp_path}/many.png")
 
 
+def blocks(values: list[int], size: int = 8) -> np.ndarray:
+    """Squares of the values, apart from each other."""
+    labels = np.zeros((H, W), np.int64)
+    for i, value in enumerate(values):
+        y, x = divmod(i, W // size)
+        labels[y * size : y * size + size - 1, x * size : x * size + size - 1] = value
+    return labels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[60, 120, 180, 240], list(range(1, 71)), [85, 170, 255], [64, 128], [1, 2]],
+    ids=["greys", "seventy", "to white", "two greys", "small"],
+)
+def test_load_keys_when_a_name_over_a_label_map_then_error_and_no_faint_matte(
+    tmp_path: Path, values: list[int]
+) -> None:
+    labels = blocks(values)
+    save(tmp_path / "m.png", labels.astype(np.uint8))
+    save(tmp_path / "m.exr", labels.astype(np.float32), ("id.X",))
+    for spelled in ("m.png", "m.png:Y", "m.exr"):
+        with pytest.raises(MaskError, match="holds the labels .* not the matte of one object") as e:
+            load(f"hero@1001={tmp_path}/{spelled}")
+        assert "leave the name out" in str(e.value)
+    assert len(load(f"1001={tmp_path}/m.png", max_objects=70).objects.names) == len(values)
+
+
+def test_load_keys_when_a_name_over_a_colour_map_then_error_and_one_colour_is_full_coverage(tmp_path: Path) -> None:
+    colours = np.zeros((H, W, 3), np.uint8)
+    colours[10:30, 10:30] = (255, 0, 0)
+    save(tmp_path / "one.png", colours)
+    colours[35:50, 40:70] = (0, 0, 255)
+    save(tmp_path / "two.png", colours)
+    with pytest.raises(MaskError, match="#0000ff, #ff0000"):
+        load(f"hero@1001={tmp_path}/two.png")
+    keys = load(f"hero@1001={tmp_path}/one.png")
+    assert np.array_equal(keys.by_frame[1001].alpha[0], colours[..., 0] > 0)
+    assert any("#ff0000, is full coverage" in n for n in keys.notes)
+
+
+def test_load_keys_when_one_flat_level_then_alike_with_and_without_a_name(tmp_path: Path) -> None:
+    drawn = blocks([1, 1]) > 0
+    soft = np.rint(disc(40, 30, 20) * 40).astype(np.uint8)
+    save(tmp_path / "soft.png", soft)
+    for value, dtype, where in ((128, np.uint8, "m.png"), (3, np.uint8, "m.png"), (700, np.uint16, "m.tif")):
+        save(tmp_path / where, (drawn * value).astype(dtype))
+        named, unnamed = load(f"hero@1001={tmp_path}/{where}"), load(f"1001={tmp_path}/{where}")
+        assert np.array_equal(named.by_frame[1001].alpha[0], drawn), value
+        assert np.array_equal(unnamed.by_frame[1001].alpha[0], drawn)
+        assert any(f"{value}, is taken as full coverage" in n for n in named.notes)
+    named, unnamed = load(f"hero@1001={tmp_path}/soft.png"), load(f"1001={tmp_path}/soft.png")
+    assert np.array_equal(named.by_frame[1001].alpha, unnamed.by_frame[1001].alpha)
+
+
+def test_load_keys_when_a_named_matte_is_soft_or_translucent_then_every_value_is_kept(tmp_path: Path) -> None:
+    wide = np.tile(np.linspace(0, 255, W)[None], (H, 1))
+    glass = np.zeros((H, W))
+    glass[10:40, 10:40], glass[20:30, 15:30] = 255, 128
+    big = np.clip((np.hypot(*np.mgrid[-300:300, -400:400]) - 60) / 1.1, 0, 255)  # each level several pixels wide
+    faint = np.rint(disc(40, 30, 25, 4) * np.tile(np.linspace(20, 200, W)[None], (H, 1)))
+    for i, matte in enumerate((wide, glass, big, faint)):
+        pixels = np.rint(matte).astype(np.uint8)
+        save(tmp_path / f"{i}.png", pixels)
+        about = info(Window(0, 0, pixels.shape[1], pixels.shape[0]))
+        keys = load(f"hero@1001={tmp_path}/{i}.png", about=about)
+        assert np.array_equal(keys.by_frame[1001].alpha[0], pixels.astype(np.float32) / np.float32(255)), i
+    notes = load(f"hero@1001={tmp_path}/1.png").notes
+    assert any("128 as 50 %, 255 as 100 %" in n for n in notes)
+
+
 def test_load_keys_when_channel_is_named_then_that_one_or_the_list(tmp_path: Path) -> None:
     planes = np.random.default_rng(5).random((H, W, 4)).astype(np.float16)
     names = ("R", "roto.hero.A", "roto.car.A", "depth.Z")

@@ -34,7 +34,9 @@ MAX_OBJECTS = 64
 _UNNAMED = re.compile(r"^\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _NAMED = re.compile(r"^(.*?)@\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _DEFAULT_NAME = re.compile(r"obj([1-9]\d*)")
-_SMALL_LABELS = 16  # a picture whose brightest 8-bit value is below this holds labels, not coverage
+_WHITE = 0.97  # of full: what counts as white, as in labels.is_soft_matte
+_FEW_LEVELS = 16  # an anti-aliased or blurred edge alone brings more; so many at most are drawn, every one
+_MOSTLY = 0.95  # share of a picture in flat colours from which on it is drawn and no photograph
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ class _Picture:
         solid = levels_of(np.where(coverage == 1, levels.index, len(levels.values)), np.r_[levels.values, [[-1] * 3]])
         coloured = (levels.values > 0).any(axis=1) & (solid.counts[:-1] > 0)
         flat = coloured & solid.drawn[:-1]
-        mostly_flat = flat.sum() >= 2 and solid.counts[:-1][flat].sum() >= 0.95 * (coverage == 1).sum()
+        mostly_flat = flat.sum() >= 2 and solid.counts[:-1][flat].sum() >= _MOSTLY * (coverage == 1).sum()
         if 2 <= coloured.sum() <= max_objects or (mostly_flat and flat.sum() <= max_objects):
             return self._from_colour_levels(levels, max_objects)
         self.note("the mask has an alpha channel, which is taken as the matte")
@@ -351,35 +353,42 @@ class _Picture:
             self.note("the mask has no black background, so every colour is an object")
         return drawn
 
+    def _as_labels(self, plane: NDArray[Any]) -> NDArray[Any] | None:
+        """A plane's whole numbers; None where a float plane's values are coverage."""
+        if plane.dtype.kind != "f":
+            return plane
+        finite = np.nan_to_num(plane.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        whole = np.rint(finite)
+        drawn, beyond = finite != 0, finite > 1
+        exact = finite == whole
+        # Labels are whole numbers, those above 1 too; a matte that overshoots has fractions there.
+        if not beyond.any() or min(exact[drawn].mean(), exact[beyond].mean()) < 0.5 or whole.max() > 2**31:
+            return None
+        if not exact.all() or not np.isfinite(plane).all() or finite.min() < 0:
+            self.note("values that are no labels (fractions, negative, not finite) were rounded, or taken as 0")
+        return np.maximum(whole, 0).astype(np.int64)
+
     def _from_plane(self, plane: NDArray[Any], max_objects: int) -> list[_Drawn]:
         """One channel: labels where its values are whole numbers, else coverage."""
-        if plane.dtype.kind == "f":
-            finite = np.nan_to_num(plane.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-            whole = np.rint(finite)
-            drawn, beyond = finite != 0, finite > 1
-            exact = finite == whole
-            # Labels are whole numbers, those above 1 too; a matte that overshoots has fractions there.
-            if not beyond.any() or min(exact[drawn].mean(), exact[beyond].mean()) < 0.5 or whole.max() > 2**31:
-                return self._one_matte(self.coverage(plane))
-            if not exact.all() or not np.isfinite(plane).all() or finite.min() < 0:
-                self.note("values that are no labels (fractions, negative, not finite) were rounded, or taken as 0")
-            plane = np.maximum(whole, 0).astype(np.int64)
-            full = np.inf
-        else:
-            full = float(np.iinfo(plane.dtype).max)
-        levels = find_levels(plane)
-        if np.isfinite(full) and is_soft_matte(levels, full):
+        whole = self._as_labels(plane)
+        if whole is None:
+            return self._one_matte(self.coverage(plane))
+        levels = find_levels(whole)
+        if is_soft_matte(levels, _full(plane)):
             return self._one_matte(self.coverage(plane))
         before = len(levels.values)
         folded = fold_edges(levels)
-        values = levels.values[:, 0]
-        main = [v for v, n in zip(values, folded.counts, strict=True) if n and v > 0]
+        main = _left(folded)
         if len(main) == 1 and before > 2 and folded is not levels:
-            # A single label with soft edges: they are its coverage.
-            coverage = np.clip(plane.astype(np.float32) / np.float32(main[0]), 0, 1)
-            self.note(f"labels {int(main[0])} ({_share(coverage)}), its soft edges kept")
-            return [self._drawn(("id", int(main[0])), coverage)]
-        return self._objects(folded, [int(v) for v in values], before, max_objects)
+            coverage = self._share_of(whole, main[0])
+            self.note(f"labels {main[0]} ({_share(coverage)}), its soft edges kept")
+            return [self._drawn(("id", main[0]), coverage)]
+        return self._objects(folded, [int(v) for v in levels.values[:, 0]], before, max_objects)
+
+    def _share_of(self, whole: NDArray[Any], label: int) -> NDArray[np.float32]:
+        """A single label's soft edges are its coverage."""
+        coverage: NDArray[np.float32] = np.clip(whole.astype(np.float32) / np.float32(label), 0, 1)
+        return coverage
 
     def _one_matte(self, coverage: NDArray[np.float32]) -> list[_Drawn]:
         soft = np.count_nonzero((coverage > 0) & (coverage < 1))
@@ -428,9 +437,8 @@ class _Picture:
         if palette is not None:
             index, colours = palette
             used = np.unique(index)
-            if (colours[used] == colours[used][:, :1]).all() and colours[used].max() >= _SMALL_LABELS:
-                return colours[index, 0]
-            return self._not_labels(index, always=True)
+            grey = bool((colours[used] == colours[used][:, :1]).all()) and used.size > 2
+            return self._not_labels(colours[index, 0] if grey else index)
         told = {v: k for k, v in self._told().items()}
         layer = next((c for c in self.header.channels if c.layer and c.layer in (name, told.get(name))), None)
         if layer is not None:
@@ -448,11 +456,7 @@ class _Picture:
             planes = self.read(*rgb)
             if all(np.array_equal(planes[0], p) for p in planes[1:]):
                 return self._not_labels(planes[0])
-            weights = (0.2126, 0.7152, 0.0722)
-            scale = 1.0 if planes[0].dtype.kind == "f" else 1.0 / np.iinfo(planes[0].dtype).max
-            luma = sum(w * p.astype(np.float64) for w, p in zip(weights, planes, strict=True)) * scale
-            self.note(f"{name}: the mask is coloured, its luminance is taken as the matte")
-            return np.asarray(luma, np.float32)
+            return self._from_coloured(planes, name)
         single = self.bare("Y") or (rgb[0] if rgb else None)
         if single is None and len(self.header.channels) == 1:
             single = self.header.channels[0]
@@ -461,22 +465,60 @@ class _Picture:
             raise self.error("the mask has no alpha, grey or RGB channel", f"choose one with :channel of {listing}")
         return self._not_labels(self.read(single)[0])
 
-    def _not_labels(self, plane: NDArray[Any], *, always: bool = False) -> NDArray[Any]:
-        """A 0/1 picture means full coverage where it is 1; one with several labels is no matte of one object."""
-        if plane.dtype.kind == "f":
-            return plane
-        full = np.iinfo(plane.dtype).max
-        if plane.max() >= _SMALL_LABELS and not always and plane.dtype != np.uint32:
-            return plane
-        labels = [int(v) for v in np.unique(plane) if v]
-        if not labels or labels == [full]:
-            return plane
-        if len(labels) > 1:
+    def _from_coloured(self, planes: list[NDArray[Any]], name: str) -> NDArray[Any]:
+        """The matte in a coloured picture: the share of its one colour, else its luminance; several are labels."""
+        pixels = _integers(planes)
+        folded = fold_edges(find_levels(pixels))
+        drawn = folded.values[folded.drawn & (folded.counts > 0)]
+        colours = drawn[drawn.any(axis=1)]
+        flat = folded.counts[folded.drawn].sum() >= _MOSTLY * folded.index.size
+        if flat and len(colours) > 1:
             raise self.error(
-                f"the mask holds the labels {', '.join(map(str, labels[:8]))}, not the matte of one object",
-                "leave the name out to take them all, or give a picture of this object alone",
+                f"the mask holds the colours {', '.join(_hex(tuple(int(v) for v in c)) for c in colours[:8])}, "
+                "not the matte of one object",
+                "leave the name out to take them all, or give one matte per object (PATH:channel picks a channel)",
             )
-        return np.where(plane > 0, np.float32(1), np.float32(0))
+        if flat and len(colours) == 1:
+            (colour,) = colours
+            self.note(f"{name}: the one colour of the mask, {_hex(tuple(int(v) for v in colour))}, is full coverage")
+            return np.clip(pixels @ (colour / (colour @ colour)), 0, 1).astype(np.float32)
+        weights = (0.2126, 0.7152, 0.0722)
+        scale = 1.0 if planes[0].dtype.kind == "f" else 1.0 / np.iinfo(planes[0].dtype).max
+        luma = sum(w * p.astype(np.float64) for w, p in zip(weights, planes, strict=True)) * scale
+        self.note(f"{name}: the mask is coloured, its luminance is taken as the matte")
+        return np.asarray(luma, np.float32)
+
+    def _not_labels(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """The coverage in a channel of a named mask. Raises MaskError where it plainly holds several labels."""
+        whole = self._as_labels(plane)
+        if whole is None:
+            return plane
+        levels = find_levels(whole)
+        full = _full(plane)
+        if is_soft_matte(levels, full):
+            return plane
+        folded = fold_edges(levels)
+        left = _left(folded)
+        if len(left) == 1 and left[0] < _WHITE * full and (folded is not levels or len(levels.values) <= 2):
+            # As without a name: one flat level is the whole object, whatever its number.
+            if left[0] != 1:
+                self.note(f"the one level of the mask, {left[0]}, is taken as full coverage")
+            return self._share_of(whole, left[0])
+        drawn = [int(v) for v in levels.values[folded.drawn & (folded.counts > 0), 0] if v > 0]
+        white = bool(left) and left[-1] >= _WHITE * full
+        # Two levels one of which is white may be a body and its glass; three, or two without white, are labels.
+        # A picture of few levels has no soft edges, so thin and tiny labels count there too.
+        several = drawn if len(levels.values) > _FEW_LEVELS else left
+        if len(several) >= (3 if white else 2) and not _is_ramp(folded):
+            raise self.error(
+                f"the mask holds the labels {', '.join(map(str, several[:8]))}"
+                f"{', ...' if len(several) > 8 else ''}, not the matte of one object",
+                "leave the name out to take them all, or give one matte per object (PATH:channel picks a channel)",
+            )
+        if white and len(drawn) > 1 and len(levels.values) <= _FEW_LEVELS:
+            shares = ", ".join(f"{v} as {100 * v / full:.0f} %" for v in drawn)
+            self.note(f"the levels of the mask are taken as coverage, {shares}; without its name as labels")
+        return plane
 
     def coverage(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Values as coverage 0..1, exactly: v / 255, v / 65535, floats as they are; wild floats tamed and told."""
@@ -515,6 +557,25 @@ def _resolve(spec: MaskSpec) -> Path:
                 frame=spec.frame,
             ) from e
     return path
+
+
+def _full(plane: NDArray[Any]) -> float:
+    """The value of full coverage in a channel of integers; floats that are labels have none."""
+    return np.inf if plane.dtype.kind == "f" else float(np.iinfo(plane.dtype).max)
+
+
+def _left(levels: Levels) -> list[int]:
+    """Labels that have pixels, ascending."""
+    return [int(v) for v, n in zip(levels.values[:, 0], levels.counts, strict=True) if n and v > 0]
+
+
+def _is_ramp(levels: Levels) -> bool:
+    """Whether many levels go over into the next one nearly everywhere, as in a wide blur; labels lie anyhow."""
+    if np.count_nonzero(levels.counts) <= _FEW_LEVELS:
+        return False
+    place = (np.cumsum(levels.counts > 0) - 1)[levels.index]
+    steps = np.concatenate([np.abs(np.diff(place, axis=a)).reshape(-1) for a in (0, 1)])
+    return bool((steps <= 1)[steps > 0].mean() >= 0.9)
 
 
 def _size(window: Window) -> tuple[int, int]:
