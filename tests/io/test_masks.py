@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import make
 import numpy as np
 import OpenImageIO as oiio
 import pytest
@@ -18,7 +19,7 @@ from rotomem.io.exr import read_header, read_still
 from rotomem.io.labels import find_levels, flat_pixels, fold_edges
 from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
 from rotomem.io.mattes import MatteWriter
-from rotomem.io.plate import PlateInfo
+from rotomem.io.plate import PlateInfo, open_plate
 from rotomem.types import PlateFrame, Window
 
 H, W = 60, 80
@@ -473,7 +474,7 @@ def test_load_keys_when_a_name_over_a_label_map_then_error_and_no_faint_matte(
     save(tmp_path / "m.png", labels.astype(np.uint8))
     save(tmp_path / "m.exr", labels.astype(np.float32), ("id.X",))
     for spelled in ("m.png", "m.png:Y", "m.exr"):
-        with pytest.raises(MaskError, match="holds the labels .* not the matte of one object") as e:
+        with pytest.raises(MaskError, match=r"holds the labels .* not the matte of one object") as e:
             load(f"hero@1001={tmp_path}/{spelled}")
         assert "leave the name out" in str(e.value)
     assert len(load(f"1001={tmp_path}/m.png", max_objects=70).objects.names) == len(values)
@@ -710,3 +711,23 @@ def test_load_keys_when_exr_has_windows_then_they_place_the_mask(tmp_path: Path)
     keys = load(f"1001={over}", about=about)
     assert np.array_equal(keys.by_frame[1001].alpha[0][4:34, :8], matte[:, 12:])
     assert any("cropped" in n for n in keys.notes)
+
+
+def test_load_keys_when_the_frame_has_no_pixels_under_the_key_then_a_warning_names_frame_and_share(
+    tmp_path: Path,
+) -> None:
+    for frame, data in ((1001, (0, 0)), (1002, (40, 0)), (1003, (70, 50)), (1004, (0, 0))):
+        width = W if frame == 1004 else W - data[0] if data[0] else W // 2
+        pixels = np.full((H - data[1], width, 3), 0.5, np.float16)
+        make.write_picture(tmp_path / f"plate.{frame}.exr", pixels, data=data, display=(0, 0, W, H))
+    mask = np.zeros((H, W), np.uint8)
+    mask[20:40, 30:50] = 255
+    save(tmp_path / "m.png", mask)
+    with open_plate(tmp_path / "plate.####.exr") as plate:
+        about = plate.info
+    for frame, share in ((1001, "50.0 %"), (1002, "50.0 %"), (1003, "all")):
+        keys = load(f"hero@{frame}={tmp_path}/m.png", about=about)
+        (warning,) = [n for n in keys.notes if "WARNING" in n]
+        assert f"frame {frame}: {share} of the mask of hero" in warning and str(about.data_windows[frame]) in warning
+        assert np.array_equal(keys.by_frame[frame].alpha[0], mask > 0)  # the network still sees all of it
+    assert not any("WARNING" in n for n in load(f"hero@1004={tmp_path}/m.png", about=about).notes)

@@ -768,5 +768,23 @@ def _merge(
                     frame=frame,
                 )
             notes.append(f"{frame}: the mask of {_called(d.key)} goes beyond the plate and was cropped")
+        _tell_lost(frame, _called(d.key, ids[d.key]), row, info, notes)
     objects = tuple(ids[d.key] for d in parts)
     return KeyMask(frame, objects, alpha, tuple(dict.fromkeys(str(d.path) for d in parts)))
+
+
+def _tell_lost(frame: int, name: str, row: NDArray[np.float32], info: PlateInfo, notes: list[str]) -> None:
+    """Note how much of a key lies where the plate's frame has no pixels: its matte has the frame's data window."""
+    window = info.data_windows.get(frame)
+    total = float(row.sum(dtype=np.float64))
+    if window is None or total == 0:
+        return
+    seen = window.intersect(info.canvas)
+    kept = 0.0 if seen.empty else float(row[seen.slices_in(info.canvas)].sum(dtype=np.float64))
+    if kept < total:
+        lost = 100 * (total - kept) / total
+        share = "all" if kept == 0 else f"{lost:.1f} %" if lost >= 0.05 else f"{lost:.2g} %"
+        notes.append(
+            f"WARNING, frame {frame}: {share} of the mask of {name} lies where the plate has no pixels (its data "
+            f"window is {window}) and will be missing from the matte"
+        )

@@ -66,6 +66,7 @@ class PlateInfo:
     pixel_type      "half", "float", "uint", "uint8", "uint16"
     notes           sentences worth telling the user once
     first_file      path of the first frame (or of the movie): what a config's file rules look at
+    data_windows    frame on disk -> where it has pixels, for frames that do not fill the canvas
     """
 
     path: str
@@ -90,12 +91,15 @@ class PlateInfo:
     colour_hints: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     first_file: str = ""
+    data_windows: Mapping[int, Window] = field(default_factory=dict)
 
 
 class _Source(Protocol):
     """Where pixels come from: a folder of stills or a movie."""
 
     threads: int
+
+    def file(self, source: int) -> Path: ...
 
     def read(self, frame: int, source: int) -> PlateFrame: ...
 
@@ -119,6 +123,11 @@ class Plate:
     @property
     def frames(self) -> tuple[int, ...]:
         return self._frames
+
+    def file(self, frame: int) -> Path | None:
+        """The file that a frame of `frames` is read from; None where it is black."""
+        source = self._plan[frame]
+        return None if source is None else self._source.file(source)
 
     def read(self, frame: int) -> PlateFrame:
         """One frame, in any order, from any thread.
@@ -280,6 +289,9 @@ class _Stills:
         self._layer = layer
         self._view = view
 
+    def file(self, source: int) -> Path:
+        return self._files[source]
+
     def read(self, frame: int, source: int) -> PlateFrame:
         path = self._files[source]
         colours = 0
@@ -335,7 +347,7 @@ def _open_stills(
         e.context.setdefault("frame", present[0])
         raise
     view = first.pick_view(view)
-    scan = _Scan(first, rgb)
+    scan = _Scan(present[0], first, rgb)
     rest = present[1:]
     if rest:
         # Headers only, in a few threads: on a network disk the time goes into waiting.
@@ -370,6 +382,7 @@ def _open_stills(
         compression=first.parts[rgb[0].part].compression,
         colour_hints=first.colour_hints,
         first_file=str(first_path),
+        data_windows={f: w for f, w in scan.data_windows.items() if w != scan.canvas},
         notes=_notes(files, policy, first, rgb, view, scan),
     )
     return Plate(info, plan, _Stills(files.files, layer, view))
@@ -389,9 +402,9 @@ def _look(path: Path, frame: int, layer: str, view: str | None) -> tuple[StillHe
 class _Scan:
     """What all frames have in common, gathered header by header."""
 
-    def __init__(self, first: StillHeader, rgb: Sequence[Channel]) -> None:
+    def __init__(self, frame: int, first: StillHeader, rgb: Sequence[Channel]) -> None:
         self.first = first
-        self.data_windows = {first.parts[rgb[0].part].data_window}
+        self.data_windows = {frame: first.parts[rgb[0].part].data_window}
         self.canvas = first.display_window.union(first.parts[rgb[0].part].data_window)
         self.types = {c.type for c in rgb}
         self.formats = {first.format}
@@ -413,7 +426,7 @@ class _Scan:
                 remedy="render the frame again or leave it out with --frames",
             )
         window = header.parts[rgb[0].part].data_window
-        self.data_windows.add(window)
+        self.data_windows[frame] = window
         self.canvas = self.canvas.union(window)
         self.types |= {c.type for c in rgb}
         self.formats.add(header.format)
@@ -450,9 +463,10 @@ def _notes(
     if first.subsampled:
         notes.append("luminance and subsampled chroma, converted to RGB")
     display = first.display_window
-    if any(w.intersect(display).empty for w in scan.data_windows):
+    windows = set(scan.data_windows.values())
+    if any(w.intersect(display).empty for w in windows):
         notes.append("on some frame no pixel lies inside the display window")
-    elif any(w.union(display) != display for w in scan.data_windows):
+    elif any(w.union(display) != display for w in windows):
         notes.append(f"pixels outside the display window (overscan) are kept: the canvas is {scan.canvas}")
     if first.orientation != 1:
         notes.append(f"the files ask to be turned (orientation {first.orientation}); they are read as stored")
@@ -469,6 +483,9 @@ class _MovieFrames:
         from rotomem.io.movie import Movie
 
         self.movie = Movie(path)
+
+    def file(self, source: int) -> Path:
+        return self.movie.path
 
     def read(self, frame: int, source: int) -> PlateFrame:
         picture = self.movie.read(source)
