@@ -712,7 +712,30 @@ def test_write_when_killed_in_the_middle_then_no_file_that_a_globber_finds(tmp_p
     about = info(Window(0, 0, 200, 100))
     again = MatteWriter(tmp_path, info=about, objects={1: "hero"})
     assert again.is_current(1001) and not again.is_current(1002)
-    assert os.listdir(tmp_path) == ["sh010_matte.1001.exr"]
+    assert len(os.listdir(tmp_path)) == 2, "looking deletes nothing"
+    again.write(plate_frame(about, 1002), {1: soft(about)})
+    assert sorted(os.listdir(tmp_path)) == ["sh010_matte.1001.exr", "sh010_matte.1002.exr"]
+
+
+@pytest.mark.parametrize("out", ["mattes", "matte.mov"])
+def test_is_current_when_the_source_is_another_then_not(tmp_path, out) -> None:
+    about = replace(info(Window(0, 0, 64, 48)), frames=(1001,))
+    with MatteWriter(tmp_path / out, info=about, objects={1: "hero"}) as writer:
+        writer.write(plate_frame(about, 1001), {1: soft(about)}, source="abc")
+    again = MatteWriter(tmp_path / out, info=about, objects={1: "hero"})
+    assert again.is_current(1001, "abc")
+    again = MatteWriter(tmp_path / out, info=about, objects={1: "hero"})
+    assert not again.is_current(1001, "abd")
+
+
+def test_refuse_when_a_key_mask_stands_there_then_output_error_before_writing(tmp_path) -> None:
+    about = info(Window(0, 0, 64, 48))
+    key = tmp_path / "sh010_matte.1001.exr"
+    key.write_bytes(b"drawn by hand")
+    writer = MatteWriter(tmp_path, info=about, objects={1: "hero"}, protect=[key])
+    with pytest.raises(OutputError, match="key mask"):
+        writer.refuse(1001)
+    writer.refuse(1002)
 
 
 def test_part_path_when_name_is_very_long_then_it_still_fits_a_file_system() -> None:

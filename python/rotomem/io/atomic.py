@@ -79,14 +79,16 @@ def cannot_write(path: Path, cause: OSError | str, *, frame: int | None = None) 
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    # Of a movie there are no whole frames until it is finished.
+    kept = "" if path.suffix.lower() == ".mov" else "; whole frames are kept, so the run can be resumed"
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _nearly_full(folder):
-        remedy = "free some space or choose another folder; whole frames are kept, so the run can be resumed"
+        remedy = "free some space or choose another folder" + kept
     elif not folder.is_dir():
         remedy = "part of the path is a file; choose another folder"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS) or not os.access(folder, os.W_OK):
         remedy = f"make {folder} writable or choose another folder"
     else:
-        remedy = "check the folder and the disk; whole frames are kept, so the run can be resumed"
+        remedy = "check the folder and the disk" + kept
     return OutputError(f"cannot write the matte: {reason}", remedy=remedy, path=path, frame=frame)
 
 

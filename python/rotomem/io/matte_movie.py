@@ -44,7 +44,7 @@ class MatteMovie:
         self.count = 0
         self.last: int | None = None
         if not replace_foreign:
-            self._refuse_foreign_movie(path)
+            self.refuse_foreign_movie(path)
         self._stack = contextlib.ExitStack()
         self._part = self._stack.enter_context(whole_file(path))
         self._rate = (info.fps or Fraction(24)).limit_denominator(1001)
@@ -73,11 +73,12 @@ class MatteMovie:
         except BaseException as e:
             self._leave(e)
             if isinstance(e, (av.FFmpegError, OSError)):
-                raise cannot_write(path, str(e), frame=first.frame) from e
+                raise cannot_write(path, _reason(e), frame=first.frame) from e
             raise
 
     @staticmethod
-    def _refuse_foreign_movie(path: Path) -> None:
+    def refuse_foreign_movie(path: Path) -> None:
+        """Raise OutputError where a movie that rotomem did not write has that name."""
         tags = _movie_tags(path) if path.exists() else None
         if tags is not None and "rotomem/settings" not in tags:
             raise OutputError(
@@ -99,7 +100,7 @@ class MatteMovie:
                 self._container.mux(packet)
         except (av.FFmpegError, OSError) as e:
             self.abandon()
-            raise cannot_write(self.path, str(e), frame=frame.frame) from e
+            raise cannot_write(self.path, _reason(e), frame=frame.frame) from e
         self.count += 1
         self.last = frame.frame
 
@@ -140,7 +141,7 @@ class MatteMovie:
         except BaseException as e:
             self._leave(e)
             if isinstance(e, (av.FFmpegError, OSError)):
-                raise cannot_write(self.path, str(e)) from e
+                raise cannot_write(self.path, _reason(e)) from e
             raise
         self._stack.close()
 
@@ -154,6 +155,11 @@ class MatteMovie:
         # Tells whole_file that the block failed, so that it removes the temporary file.
         with contextlib.suppress(BaseException):
             self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+def _reason(error: Exception) -> str:
+    """Why, without number and file name: the name would be the temporary one."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _movie_timecode(first: PlateFrame, info: PlateInfo) -> str | None:
@@ -185,10 +191,12 @@ def _movie_length(path: Path) -> int:
     return count
 
 
-def frames_of_movie(path: Path, info: PlateInfo, settings_hash: str) -> frozenset[int]:
-    """The frames that a whole movie with these settings holds, else none."""
+def frames_of_movie(path: Path, info: PlateInfo, settings_hash: str, source: str = "") -> frozenset[int]:
+    """The frames that a whole movie with these settings and this source ("": any) holds, else none."""
     tags = _movie_tags(path)
     if not tags or tags.get("rotomem/settings") != settings_hash:
+        return frozenset()
+    if source and tags.get("rotomem/source") != source:
         return frozenset()
     count = 0
     try:

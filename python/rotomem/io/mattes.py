@@ -179,12 +179,10 @@ class MatteWriter:
         self._movies: dict[_File, MatteMovie] = {}
         self._movie_frames: dict[_File, frozenset[int]] = {}
         self._lock = threading.Lock()
+        self._untidied = {self._path(0, file).parent for file in self._files}
         for frame in (info.frames[:1] + info.frames[-1:]) or (1,):
             for file in self._files:
                 self._refuse_plate_name(self._path(frame, file), frame)
-        folders = {self._path(0, file).parent for file in self._files}
-        for folder in folders:
-            remove_leftovers(folder)
 
     # What the run is ------------------------------------------------------------------------------------------------
 
@@ -214,10 +212,12 @@ class MatteWriter:
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
-    def _attributes(self, file: _File, keys: str) -> dict[str, str]:
+    def _attributes(self, file: _File, keys: str, source: str) -> dict[str, str]:
         told = {f"rotomem/{k}": v for k, v in self._provenance.items() if v != ""}
         if keys:
             told["rotomem/keys"] = keys
+        if source:
+            told["rotomem/source"] = source
         names = {layer or "A": self.objects[k] for k, layer in zip(file.objects, file.layers, strict=True)}
         told["rotomem/objects"] = json.dumps(names, ensure_ascii=False)
         if self.settings.rgb != "none":
@@ -256,13 +256,31 @@ class MatteWriter:
 
     # Writing --------------------------------------------------------------------------------------------------------
 
-    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str = "") -> None:
+    def refuse(self, frame: int, source: Path | None = None) -> None:
+        """Raise what `write` would raise for what stands in a frame's place now; nothing is written.
+
+        source   the plate's file of that frame
+        Raises OutputError where that is the plate, a key mask, or a picture that rotomem did not write.
+        """
+        for file in self._files:
+            path = self._path(frame, file)
+            self._refuse_plate_name(path, frame, source)
+            if self._format == "mov" and not self._replace_foreign:
+                MatteMovie.refuse_foreign_movie(path)
+            elif self._format != "mov":
+                self._refuse_foreign(path, frame)
+
+    def write(
+        self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str = "", source: str = ""
+    ) -> None:
         """Write the matte files of one frame; each appears whole or not at all.
 
         frame    the plate's frame: windows, aspect, metadata, and RGB where settings.rgb wants it
         alpha    object id -> [H, W] on the plate's canvas, 0..1; an object left out is absent (zeros);
                  values outside 0..1 are clamped, NaN becomes 0
         keys     the key frames this matte was made from, for `rotomem/keys`; "" leaves what provenance says
+        source   which plate pixels it was made from, for `rotomem/source`: what `is_current` compares; of a movie
+                 the same for every frame
 
         Raises ShapeError for another size than the canvas, UsageError for an object that was not announced,
         OutputError naming the file where it cannot be written (nothing is left behind then).
@@ -277,18 +295,27 @@ class MatteWriter:
                     f"{(canvas.height, canvas.width)} [H, W]",
                     frame=frame.frame,
                 )
+        self._tidy()
         for file in self._files:
             path = self._path(frame.frame, file)
             self._refuse_plate_name(path, frame.frame, frame.path)
+            attributes = self._attributes(file, keys, source)
             if self._format == "mov":
-                self._write_movie(file, path, frame, alpha, keys)
+                self._write_movie(file, path, frame, alpha, attributes)
                 continue
             self._refuse_foreign(path, frame.frame)
             with whole_file(path, frame=frame.frame) as part:
                 if self._format == "png":
-                    self._write_png(file, path, part, frame, alpha, keys)
+                    self._write_png(file, path, part, frame, alpha, attributes)
                 else:
-                    self._write_exr(file, path, part, frame, alpha, keys)
+                    self._write_exr(file, path, part, frame, alpha, attributes)
+
+    def _tidy(self) -> None:
+        """Remove what killed runs left, once, before the first file: a run that only looks deletes nothing."""
+        with self._lock:
+            folders, self._untidied = self._untidied, set()
+        for folder in folders:
+            remove_leftovers(folder)
 
     def _refuse_foreign(self, path: Path, frame: int) -> None:
         """Do not replace the artist's key mask, nor unasked any other picture that rotomem did not make."""
@@ -316,7 +343,13 @@ class MatteWriter:
             )
 
     def _write_exr(
-        self, file: _File, path: Path, part: Path, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str
+        self,
+        file: _File,
+        path: Path,
+        part: Path,
+        frame: PlateFrame,
+        alpha: Mapping[ObjectId, Alpha],
+        attributes: Mapping[str, str],
     ) -> None:
         window = frame.data_window
         planes = [_on_window(alpha.get(k), self.info.canvas, window) for k in file.objects]
@@ -353,7 +386,7 @@ class MatteWriter:
         if colour is None:
             spec.attribute("oiio:ColorSpace", "data")
             spec.attribute("colorInteropID", "data")
-        for key, value in self._attributes(file, keys).items():
+        for key, value in attributes.items():
             spec.attribute(key, value)
         # Some readers would make an ACES container of the plate's flag and refuse our channels.
         spec.erase_attribute("acesImageContainerFlag")
@@ -362,7 +395,13 @@ class MatteWriter:
         self._verify_rows(path, part, frame, names, pixels)
 
     def _write_png(
-        self, file: _File, path: Path, part: Path, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str
+        self,
+        file: _File,
+        path: Path,
+        part: Path,
+        frame: PlateFrame,
+        alpha: Mapping[ObjectId, Alpha],
+        attributes: Mapping[str, str],
     ) -> None:
         # A PNG has no data window: its pixels are the display window.
         window = frame.display_window
@@ -389,7 +428,7 @@ class MatteWriter:
             spec.attribute("oiio:ColorSpace", "data")
         if frame.pixel_aspect != 1.0:
             spec.attribute("PixelAspectRatio", float(frame.pixel_aspect))
-        for key, value in self._attributes(file, keys).items():
+        for key, value in attributes.items():
             spec.attribute(key, value)
         _write_still("png", spec, pixels, path, part, frame.frame)
         self._verify(path, part, frame, dict.fromkeys(names, f"uint{self._depth}"), None)
@@ -446,13 +485,17 @@ class MatteWriter:
     # Movies ---------------------------------------------------------------------------------------------------------
 
     def _write_movie(
-        self, file: _File, path: Path, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str
+        self,
+        file: _File,
+        path: Path,
+        frame: PlateFrame,
+        alpha: Mapping[ObjectId, Alpha],
+        attributes: Mapping[str, str],
     ) -> None:
         window = self.info.display_window
         with self._lock:
             movie = self._movies.get(file)
             if movie is None:
-                attributes = self._attributes(file, keys)
                 movie = MatteMovie(path, frame, self.info, attributes, replace_foreign=self._replace_foreign)
                 self._movies[file] = movie
             plane = _on_window(alpha.get(file.objects[0]), self.info.canvas, window)
@@ -467,28 +510,31 @@ class MatteWriter:
 
     # Resuming and closing -------------------------------------------------------------------------------------------
 
-    def is_current(self, frame: int) -> bool:
+    def is_current(self, frame: int, source: str = "") -> bool:
         """True where every file of `frame` is whole: readable to the last pixel and made with these settings.
 
-        The settings are those of this writer, its provenance and its objects, by `rotomem/settings`. Cost: the
-        decoding of the files; of a movie once for all frames.
+        The settings are those of this writer, its provenance and its objects, by `rotomem/settings`; `source` is
+        what `write` would be given now, "" is not compared. Cost: the decoding of the files; of a movie once for
+        all frames.
         """
-        return all(self._file_is_current(frame, file) for file in self._files)
+        return all(self._file_is_current(frame, file, source) for file in self._files)
 
-    def _file_is_current(self, frame: int, file: _File) -> bool:
+    def _file_is_current(self, frame: int, file: _File, source: str) -> bool:
         path = self._path(frame, file)
         if not path.exists():
             return False
         if self._format == "mov":
             with self._lock:
                 if file not in self._movie_frames:
-                    self._movie_frames[file] = frames_of_movie(path, self.info, self.settings_hash)
+                    self._movie_frames[file] = frames_of_movie(path, self.info, self.settings_hash, source)
                 return frame in self._movie_frames[file]
         if self._format == "png" and not _png_is_whole(path):
             return False
         try:
             header = read_header(path)
             if header.metadata.get("rotomem/settings") != self.settings_hash:
+                return False
+            if source and header.metadata.get("rotomem/source") != source:
                 return False
             read_still(path, channels=[c.name for c in header.channels], header=header)
         except InputError:
