@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import make
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,3 +194,38 @@ def test_plan_frames_when_one_frame_is_missing_then_its_number_is_in_the_bracket
 def test_plan_frames_when_nothing_asked_for_exists_then_error_says_what_does(shot: Path) -> None:
     with pytest.raises(MissingFrameError, match="frames 1001-1005"):
         plan_frames(find_frames(shot / "shot.####.exr", "1-10"), "hold")
+
+
+def test_find_frames_when_negative_frames_lie_in_a_folder_then_the_sign_is_no_digit(tmp_path: Path) -> None:
+    for name, numbers in (("nuke", ("-0003", "0000", "0002")), ("printf", ("-003", "0000", "0002"))):
+        touch(tmp_path / name, *(f"p.{n}.exr" for n in numbers))
+        found = find_frames(tmp_path / name)
+        assert (found.padding, sorted(found.files)) == (4, [-3, 0, 2])
+    assert find_frames(touch(tmp_path / "one", "p.-0003.exr") / "p.-0003.exr").padding == 4
+
+
+def test_find_frames_when_mattes_lie_beside_the_plate_then_they_are_left_out(tmp_path: Path) -> None:
+    import av
+
+    for f in (1, 2, 3):
+        make.write_picture(tmp_path / f"sh.{f:04d}.exr", make.ramp(4, 5))
+        mark = {"rotomem/settings": "0123"}
+        make.write_picture(tmp_path / f"sh_matte.{f:04d}.exr", make.ramp(4, 5, 1), channels=["A"], attributes=mark)
+        make.write_picture(tmp_path / f"png_matte.{f:04d}.png", make.ramp(4, 5, 1, np.uint16), attributes=mark)
+    with av.open(str(tmp_path / "sh_matte.mov"), "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata["rotomem/settings"] = "0123"
+        stream = container.add_stream("prores_ks", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv422p10le"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv422p10le")))
+        container.mux(stream.encode(None))
+    found = find_frames(tmp_path)
+    assert [p.name for p in found.files.values()] == [f"sh.{f:04d}.exr" for f in (1, 2, 3)]
+    (note,) = found.notes
+    assert "mattes of rotomem" in note and "sh_matte.mov" in note and "png_matte.0001.png" in note
+    for f in (2, 3):  # a plate of one frame beside its mattes
+        (tmp_path / f"sh.{f:04d}.exr").unlink()
+    assert list(find_frames(tmp_path).files.values()) == [tmp_path / "sh.0001.exr"]
+    (tmp_path / "sh.0001.exr").unlink()  # only mattes: they are what is meant, and too many to choose
+    with pytest.raises(PlateError, match="holds 3 plates"):
+        find_frames(tmp_path)

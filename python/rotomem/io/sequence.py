@@ -20,8 +20,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from fileseq.exceptions import FileSeqException, MaxSizeException
 from fileseq.frameset import FrameSet
@@ -236,6 +237,7 @@ def _in_folder(text: str, folder: Path, asked: tuple[int, ...] | None) -> FrameF
         raise MissingFrameError(
             "the folder holds no picture or movie", path=text, remedy="give the folder that holds the frames"
         )
+    groups, movies, mattes = _without_mattes(folder, groups, movies)
     sequences = {k: v for k, v in groups.items() if len(v) > 1}
     others: list[str] = []
     if len(sequences) == 1:
@@ -247,13 +249,14 @@ def _in_folder(text: str, folder: Path, asked: tuple[int, ...] | None) -> FrameF
         )
     if not groups:
         found = _one_file(text, folder / movies[0], asked)
-        return FrameFiles(text, found.files, found.asked, found.padding, found.stem, True, True)
+        return FrameFiles(text, found.files, found.asked, found.padding, found.stem, True, True, mattes)
     (prefix, suffix), numbers = next(iter(groups.items()))
     if len(numbers) == 1 and not re.search(r"(^|[._ -])$", prefix):
-        return _one_file(text, folder / next(iter(numbers.values()))[0], asked)
-    notes: tuple[str, ...] = ()
+        found = _one_file(text, folder / next(iter(numbers.values()))[0], asked)
+        return replace(found, notes=(*found.notes, *mattes))
+    notes = mattes
     if others:
-        notes = (f"the folder also holds {', '.join(sorted(others)[:5])}, left out",)
+        notes = (*mattes, f"the folder also holds {', '.join(sorted(others)[:5])}, left out")
     return _build(text, folder, numbers, prefix, suffix, None, asked, notes)
 
 
@@ -310,13 +313,13 @@ def _fits(number: str, width: int | None) -> bool:
 
 
 def _padding(numbers: Iterable[str]) -> int:
-    """Padding of numbers as written: the width of those that start with zero, else the least width."""
-    widths = []
-    for n in numbers:
-        if n.lstrip("-").startswith("0") and len(n.lstrip("-")) > 1:
-            return len(n)
-        widths.append(len(n))
-    return min(widths)
+    """Padding of numbers as written, signs not counted: the width of those that start with zero, else the least.
+
+    Beside "0000", "-003" is printf's %04d and "-0003" Nuke's: the positive ones are asked first.
+    """
+    ordered = sorted(numbers, key=lambda n: n.startswith("-"))
+    digits = [n.lstrip("-") for n in ordered]
+    return next((len(d) for d in digits if len(d) > 1 and d[0] == "0"), min(len(d) for d in digits))
 
 
 def _split(name: str) -> tuple[str, int | None, str, int]:
@@ -325,7 +328,7 @@ def _split(name: str) -> tuple[str, int | None, str, int]:
     m = _NUMBER.match(base)
     if m is None or not re.search(r"(^|[._ -])$", m["prefix"]) or len(m["number"]) > 9:
         return base, None, suffix, 1
-    return m["prefix"], int(m["number"]), suffix, len(m["number"])
+    return m["prefix"], int(m["number"]), suffix, len(m["number"].lstrip("-"))
 
 
 def _tidy(prefix: str, path: Path) -> str:
@@ -342,9 +345,9 @@ def _names(folder: Path) -> list[str]:
         raise PlateError(f"the folder cannot be listed: {e.strerror}", path=folder) from None
 
 
-def _groups(folder: Path) -> tuple[dict[tuple[str, str], dict[int, list[str]]], list[str]]:
+def _groups(folder: Path) -> tuple[_Groups, list[str]]:
     """Picture files of a folder by what stands before and after their number, and its movies."""
-    groups: dict[tuple[str, str], dict[int, list[str]]] = {}
+    groups: _Groups = {}
     movies = []
     for name in _names(folder):
         base, suffix = os.path.splitext(name)
@@ -357,6 +360,35 @@ def _groups(folder: Path) -> tuple[dict[tuple[str, str], dict[int, list[str]]], 
             key, number = ((m["prefix"], suffix), int(m["number"])) if m else ((base, suffix), 1)
             groups.setdefault(key, {}).setdefault(number, []).append(name)
     return groups, movies
+
+
+_Groups: TypeAlias = dict[tuple[str, str], dict[int, list[str]]]
+
+
+def _without_mattes(folder: Path, groups: _Groups, movies: list[str]) -> tuple[_Groups, list[str], tuple[str, ...]]:
+    """The plates of a folder where rotomem's mattes lie beside them, and a note about what was left out."""
+    if len(groups) + len(movies) < 2:
+        return groups, movies, ()
+    first = {key: numbers[min(numbers)][0] for key, numbers in groups.items()}
+    mattes = {name for name in [*first.values(), *movies] if _is_matte(folder / name)}
+    kept = {key: numbers for key, numbers in groups.items() if first[key] not in mattes}
+    left = [name for name in movies if name not in mattes]
+    if not mattes or not (kept or left):
+        return groups, movies, ()
+    return kept, left, (f"the folder also holds mattes of rotomem ({', '.join(sorted(mattes)[:5])}), left out",)
+
+
+def _is_matte(path: Path) -> bool:
+    """Whether rotomem wrote a file; its mark stands in the open near the start of stills and the end of movies."""
+    mark, span = b"rotomem/settings", 1 << 16
+    try:
+        with open(path, "rb") as file:
+            if mark in file.read(span):
+                return True
+            file.seek(max(file.seek(0, os.SEEK_END) - span, 0))
+            return mark in file.read(span)
+    except OSError:
+        return False
 
 
 def _what_is_there(folder: Path, most: int = 6) -> str:
