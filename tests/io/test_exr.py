@@ -320,3 +320,13 @@ def test_colour_channels_when_deep_then_error_says_flatten(shared: Path) -> None
         colour_channels(read_header(path), "", None)
     with pytest.raises(PlateError, match="deep"):
         read_still(path, channels=["Z"])
+
+
+def test_read_header_when_the_path_is_no_text_then_plate_error_shows_its_bytes(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/nu\xff"))
+    try:
+        make.write_picture(tmp_path / "plain" / "a.exr", make.ramp(4, 4)).parent.rename(folder)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(PlateError, match=r"not UTF-8.*nu\\udcff/a\.exr"):
+        read_header(folder / "a.exr")

@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import fileseq
+import make
 import numpy as np
 import OpenImageIO as oiio
 import pytest
@@ -27,7 +28,7 @@ from rotomem.errors import OutputError, ShapeError, UsageError
 from rotomem.io.atomic import PART_SUFFIX, part_path, remove_leftovers, whole_file
 from rotomem.io.exr import TypedValue, read_header
 from rotomem.io.mattes import MatteSettings, MatteWriter
-from rotomem.io.plate import PlateInfo
+from rotomem.io.plate import PlateInfo, open_plate
 from rotomem.types import PlateFrame, Window
 
 DISPLAY = Window(0, 0, 40, 24)
@@ -186,6 +187,41 @@ def test_write_when_premult_of_several_then_rgb_and_a_follow_their_union(tmp_pat
     assert pixels["G"][5, [0, 15, 30]].tolist() == [1.5, 2.0, 1.0]
     assert pixels["R"][0, 0] == 0  # inf outside of the objects does not become NaN
     assert spec.getattribute("rotomem/rgb") == "premultiplied"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_write_when_premult_of_wild_pixels_then_finite_but_under_full_alpha(tmp_path: Path, dtype: type) -> None:
+    about = info()
+    rgb = np.full((24, 40, 3), 0.5, dtype)
+    rgb[:3, :3] = np.array([np.nan, np.inf, -np.inf], dtype)[:, None, None]
+    matte = np.zeros((24, 40), np.float32)
+    matte[:, 1:] = (1e-6, 1.0, *[0.25] * 37)
+    with MatteWriter(tmp_path, info=about, objects={1: "a"}, settings=MatteSettings(rgb="premult")) as writer:
+        writer.write(plate_frame(about, rgb=rgb), {1: matte})
+    _, pixels = read(tmp_path / "sh010_matte.1001.exr")
+    assert not pixels["R"][:3, :2].any()
+    assert np.array_equal(pixels["R"][:3, 2], rgb[:3, 0, 0], equal_nan=True)
+    assert (pixels["G"][5, [0, 2, 3]] == [0, 0.5, 0.125]).all()
+
+
+@pytest.mark.parametrize("rgb", ["keep", "premult"])
+def test_write_when_a_png_plate_goes_along_then_its_colour_tag_does_too(tmp_path: Path, rgb: str) -> None:
+    make.write_picture(
+        tmp_path / "p.0001.png", make.ramp(24, 40, 3, np.uint8), attributes={"oiio:ColorSpace": "sRGB"}
+    )
+    with (
+        open_plate(tmp_path / "p.0001.png") as plate,
+        MatteWriter(tmp_path / "out", info=plate.info, objects={1: "a"}, settings=MatteSettings(rgb=rgb)) as writer,
+    ):
+        writer.write(plate.read(1), {1: np.ones((24, 40), np.float32)})
+    (written,) = (tmp_path / "out").iterdir()
+    assert read_header(written).colour_hints["colorInteropID"] == "srgb_rec709_scene"
+
+
+def test_settings_when_compression_is_spelled_otherwise_then_zip_all_the_same(tmp_path: Path) -> None:
+    assert MatteSettings(compression="ZIP") == MatteSettings(compression="zip")
+    with pytest.raises(UsageError, match="lossless, but few programs"):
+        MatteSettings(compression="htj2k256")
 
 
 def test_write_when_per_object_then_one_sequence_each_with_channel_a(tmp_path: Path) -> None:
@@ -586,6 +622,16 @@ def test_write_when_a_picture_of_the_artist_is_in_the_way_then_it_stays(tmp_path
     assert asked.is_current(1001)
 
 
+def test_writer_when_names_are_no_text_then_output_error_and_attributes_are_spelled(tmp_path: Path) -> None:
+    bad = os.fsdecode(b"nu\xff")
+    with pytest.raises(OutputError, match=r"not UTF-8.*nu\\udcff"):
+        MatteWriter(tmp_path / bad, info=info(), objects={1: "hero"})
+    about = info()
+    writer = MatteWriter(tmp_path, info=about, objects={1: bad}, provenance={"plate": bad})
+    writer.write(plate_frame(about), {1: soft(about)})
+    assert read_header(tmp_path / "sh010_matte.1001.exr").metadata["rotomem/plate"] == "nu\\udcff"
+
+
 def test_writer_when_mattes_would_land_on_the_plate_then_refused(tmp_path: Path) -> None:
     (tmp_path / "sh010.1001.exr").write_bytes(b"plate")
     about = info(path=str(tmp_path / "sh010.%04d.exr"))
@@ -691,8 +737,8 @@ def test_write_when_killed_in_the_middle_then_no_file_that_a_globber_finds(tmp_p
         from rotomem.types import Window
         about = info(Window(0, 0, 200, 100))
         verify = mattes.MatteWriter._verify
-        def die(self, path, part, frame, *rest):
-            verify(self, path, part, frame, *rest)
+        def die(self, path, header, frame, *rest):
+            verify(self, path, header, frame, *rest)
             if frame.frame == 1002:
                 os.kill(os.getpid(), signal.SIGKILL)
         mattes.MatteWriter._verify = die

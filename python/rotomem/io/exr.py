@@ -329,6 +329,19 @@ def read_still(
         )
 
 
+def read_last_row(path: str | Path) -> tuple[StillHeader, NDArray[np.float32] | None]:
+    """The header of a picture of one part, and its last row [w, C] in the file's channel order: is it all there?
+
+    None where the row cannot be read. Raises MissingFrameError, PlateError as `read_header` does.
+    """
+    path = Path(path)
+    with _open(path) as (inp, legacy):
+        header = _header(path, inp, legacy)
+        window = header.parts[0].data_window
+        row = inp.read_scanlines(0, 0, window.y1 - 1, window.y1, 0, 0, len(header.channels), oiio.FLOAT)
+    return header, None if row is None else np.asarray(row).reshape(window.width, len(header.channels))
+
+
 def refuse_deep(header: StillHeader, channels: Sequence[Channel]) -> None:
     """Raise PlateError where one of the channels lies in a deep part; none of the channels means all parts do."""
     if any(header.parts[c.part].deep for c in channels) or all(p.deep for p in header.parts):
@@ -467,10 +480,20 @@ def check_regular(path: Path) -> int:
     return info.st_size
 
 
+def no_text(path: str | Path) -> str:
+    """A path whose bytes are no UTF-8, spelled so that it can be shown; '' for all others. OpenImageIO takes text."""
+    text = os.fspath(path)
+    spelled = text.encode("utf-8", "backslashreplace").decode()
+    return spelled if spelled != text else ""
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[oiio.ImageInput, bool]]:
     """An open file and whether the legacy EXR core reads it (subsampled channels, which the new core refuses)."""
     size = check_regular(path)
+    wrong = no_text(path)
+    if wrong:
+        raise PlateError(f"the path is not UTF-8 text: {wrong}", remedy="rename the file or folder")
     inp = _try_open(path)
     legacy = False
     message = "" if inp is not None else _library_error(None)

@@ -7,7 +7,8 @@ What is where, and why:
 - The data window is the plate frame's, the display window too; pixels of the canvas outside of it are cropped.
 - The plate's RGB goes along only when asked for. `keep`: bit for bit, straight. `premult`: multiplied by the matte
   of the file; where a file holds several objects, by their union min(1, sum of alphas), which is then written as
-  `A` beside the layers so that the file is a correct premultiplied RGBA.
+  `A` beside the layers so that the file is a correct premultiplied RGBA. Plate pixels that are NaN or infinite
+  become 0 where the matte is less than 1. Either brings the plate's colour tag along.
 - Mattes are data: tagged `colorInteropID` "data", no chromaticities, never colour-transformed.
 - Lossy compressions are refused. DWA, B44 and PXR24 move edges by up to 0.03 depending on the channel's name.
 - Equal input gives equal bytes: no date is written but the plate's own.
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from rotomem.errors import InputError, OutputError, ShapeError, UsageError
 from rotomem.io import timecode
 from rotomem.io.atomic import cannot_write, remove_leftovers, whole_file
-from rotomem.io.exr import Still, TypedValue, read_header, read_still, write_attributes
+from rotomem.io.exr import StillHeader, TypedValue, read_header, read_last_row, read_still, write_attributes
 from rotomem.io.matte_movie import MatteMovie, frames_of_movie
 from rotomem.io.names import legal_layer_names
 from rotomem.io.outputs import FORMATS, format_of, parse_output
@@ -41,7 +42,7 @@ from rotomem.io.plate import PlateInfo
 from rotomem.types import ObjectId, PlateFrame, Window
 
 LOSSLESS = ("none", "rle", "zips", "zip", "piz", "zstd")
-_LOSSY = ("dwaa", "dwab", "b44", "b44a", "pxr24", "jpeg", "htj2k", "lossy_dct")
+_LOSSY = ("dwaa", "dwab", "b44", "b44a", "pxr24", "jpeg", "lossy_dct")
 _DEPTHS = {"exr": ("half", "float"), "png": ("16", "8"), "mov": ("10",)}
 _FILE_LAYOUT = 1  # raised when the same settings would give other files, so that --resume redoes them
 
@@ -75,11 +76,19 @@ class MatteSettings:
             allowed = _DEPTHS[self.format] if self.format else tuple(d for ds in _DEPTHS.values() for d in ds)
             _one_of(f"depth of {self.format}" if self.format else "depth", self.depth, allowed)
         name = self.compression.lower().partition(":")[0]
-        if name in _LOSSY or name.startswith("htj2k"):
+        why = (
+            "it may change their values"
+            if name in _LOSSY
+            else "it is lossless, but few programs read it"
+            if name.startswith("htj2k")
+            else ""
+        )
+        if why:
             raise UsageError(
-                f"compression {self.compression} is refused for mattes: it may change their values",
+                f"compression {self.compression} is refused for mattes: {why}",
                 remedy=f"use one of {', '.join(LOSSLESS)}",
             )
+        object.__setattr__(self, "compression", self.compression.lower())  # as everywhere, ZIP is zip
         _one_of("compression", self.compression, LOSSLESS)
 
     def for_output(self, out: str | Path) -> MatteSettings:
@@ -223,7 +232,8 @@ class MatteWriter:
         if self.settings.rgb != "none":
             told["rotomem/rgb"] = "premultiplied" if self.settings.rgb == "premult" else "plate, not multiplied"
         told["rotomem/settings"] = self.settings_hash
-        return told
+        # A name may hold bytes that are no text, which no attribute takes.
+        return {k: v.encode("utf-8", "backslashreplace").decode() for k, v in told.items()}
 
     def _refuse_plate_colours(self) -> None:
         if self.settings.rgb == "none" or self._format == "exr":
@@ -270,9 +280,7 @@ class MatteWriter:
             elif self._format != "mov":
                 self._refuse_foreign(path, frame)
 
-    def write(
-        self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str = "", source: str = ""
-    ) -> None:
+    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], keys: str = "", source: str = "") -> None:
         """Write the matte files of one frame; each appears whole or not at all.
 
         frame    the plate's frame: windows, aspect, metadata, and RGB where settings.rgb wants it
@@ -386,13 +394,26 @@ class MatteWriter:
         if colour is None:
             spec.attribute("oiio:ColorSpace", "data")
             spec.attribute("colorInteropID", "data")
+        elif "colorInteropID" not in kept and isinstance(tag := self.info.colour_hints.get("oiio:ColorSpace"), str):
+            spec.attribute("oiio:ColorSpace", tag)  # of a PNG, say; the library spells it as colorInteropID
         for key, value in attributes.items():
             spec.attribute(key, value)
         # Some readers would make an ACES container of the plate's flag and refuse our channels.
         spec.erase_attribute("acesImageContainerFlag")
         _write_still("openexr", spec, pixels, path, part, frame.frame)
-        self._verify(path, part, frame, dict(zip(names, types, strict=True)), window)
-        self._verify_rows(path, part, frame, names, pixels)
+        try:
+            header, row = read_last_row(part)
+        except InputError as e:
+            raise _not_read_back(path, e, frame.frame) from e
+        self._verify(path, header, frame, dict(zip(names, types, strict=True)), window)
+        # The last row is what a full disk swallows when the file is closed, and close() says nothing.
+        order = [names.index(c.name) for c in header.channels]
+        halves = [c.type == "half" for c in header.channels]
+        meant = pixels[-1][:, order].astype(np.float32)
+        with np.errstate(over="ignore"):
+            meant[:, halves] = meant[:, halves].astype(np.float16)
+        if row is None or not np.array_equal(row, meant, equal_nan=True):
+            raise cannot_write(path, "the end of the file is missing", frame=frame.frame)
 
     def _write_png(
         self,
@@ -431,23 +452,27 @@ class MatteWriter:
         for key, value in attributes.items():
             spec.attribute(key, value)
         _write_still("png", spec, pixels, path, part, frame.frame)
-        self._verify(path, part, frame, dict.fromkeys(names, f"uint{self._depth}"), None)
+        try:
+            still = read_still(part)
+        except InputError as e:
+            raise _not_read_back(path, e, frame.frame) from e
+        self._verify(path, still.header, frame, dict.fromkeys(names, f"uint{self._depth}"), None)
         # The library's PNG writer says that all went well on a full disk.
         if not _png_is_whole(part):
             raise cannot_write(path, "the end of the file is missing", frame=frame.frame)
-        still = _read_back(path, part, frame.frame)
         for k, name in enumerate(names):
             if not np.array_equal(still.arrays[name], pixels[..., k]):
                 raise cannot_write(path, "the file reads back with other pixels", frame=frame.frame)
 
     def _verify(
-        self, path: Path, part: Path, frame: PlateFrame, channels: Mapping[str, str], window: Window | None
+        self,
+        path: Path,
+        header: StillHeader,
+        frame: PlateFrame,
+        channels: Mapping[str, str],
+        window: Window | None,
     ) -> None:
-        """Open what was written and compare its header with what was meant; the library may fail silently."""
-        try:
-            header = read_header(part)
-        except InputError as e:
-            raise cannot_write(path, f"the file cannot be read back, {e.what}", frame=frame.frame) from e
+        """Compare the header of what was written with what was meant; the library may fail silently."""
         wrong = None
         if {c.name: c.type for c in header.channels} != dict(channels):
             wrong = "its channels are not those written"
@@ -463,24 +488,6 @@ class MatteWriter:
             wrong = "its metadata is not complete"
         if wrong:
             raise cannot_write(path, f"the file reads back wrongly: {wrong}", frame=frame.frame)
-
-    def _verify_rows(
-        self, path: Path, part: Path, frame: PlateFrame, names: tuple[str, ...], pixels: NDArray[Any]
-    ) -> None:
-        """Compare the last row: what a full disk swallows when the file is closed, and close() says nothing."""
-        inp = oiio.ImageInput.open(os.fspath(part))
-        rows, order, halves = None, list(range(len(names))), [True] * len(names)
-        if inp is not None:
-            spec, y = inp.spec(), frame.data_window.y1 - 1
-            order = [names.index(n) for n in spec.channelnames]
-            halves = [str(f) == "half" for f in spec.channelformats or [spec.format] * spec.nchannels]
-            rows = inp.read_scanlines(0, 0, y, y + 1, 0, 0, spec.nchannels, oiio.FLOAT)
-            inp.close()
-        meant = pixels[-1][:, order].astype(np.float32)
-        with np.errstate(over="ignore"):
-            meant[:, halves] = meant[:, halves].astype(np.float16)
-        if rows is None or not np.array_equal(np.asarray(rows).reshape(meant.shape), meant, equal_nan=True):
-            raise cannot_write(path, "the end of the file is missing", frame=frame.frame)
 
     # Movies ---------------------------------------------------------------------------------------------------------
 
@@ -613,9 +620,11 @@ def _plate_rgb(frame: PlateFrame, matte: Alpha | None) -> NDArray[np.generic]:
     rgb = frame.rgb if frame.rgb.dtype in (np.float16, np.float32) else _unit(frame.rgb)
     if matte is None:
         return rgb
-    # inf * 0 would be NaN: outside of the object there is nothing, whatever the plate says.
+    alpha = matte[..., None]
     with np.errstate(invalid="ignore", over="ignore"):
-        cut = np.where(matte[..., None] > 0, rgb.astype(np.float32) * matte[..., None], np.float32(0))
+        cut = rgb.astype(np.float32) * alpha
+        # A NaN or infinity would stay one under the faintest edge; where the matte is full it is the plate's own.
+        cut[~np.isfinite(rgb) & (alpha < 1)] = 0
         return cut.astype(rgb.dtype)
 
 
@@ -651,12 +660,8 @@ def _png_is_whole(path: Path) -> bool:
         return file.read() == b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no bytes, its name, its CRC
 
 
-def _read_back(path: Path, part: Path, frame: int) -> Still:
-    """All pixels of a file just written; OutputError about `path` where they cannot be decoded."""
-    try:
-        return read_still(part)
-    except InputError as e:
-        raise cannot_write(path, f"the file cannot be read back, {e.what}", frame=frame) from e
+def _not_read_back(path: Path, error: InputError, frame: int) -> OutputError:
+    return cannot_write(path, f"the file cannot be read back, {error.what}", frame=frame)
 
 
 def _write_still(format: str, spec: oiio.ImageSpec, pixels: NDArray[Any], path: Path, part: Path, frame: int) -> None:

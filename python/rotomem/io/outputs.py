@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotomem.errors import UsageError
+from rotomem.errors import OutputError, UsageError
+from rotomem.io.exr import no_text
 from rotomem.io.plate import PlateInfo
 
 FORMATS = ("exr", "png", "mov")
@@ -91,11 +92,17 @@ def parse_output(out: str | Path, info: PlateInfo, *, format: str) -> OutputPatt
     view after the stem where the plate has several); with format "mov" `<folder>/<stem>_matte.mov`. `#` alone
     means four digits, several mean their own number. `%V` and `%v` are the view and its first letter.
 
-    Raises UsageError where OUT names another format, several frame numbers, or one file for many frames.
+    Raises UsageError where OUT names another format, several frame numbers, or one file for many frames; OutputError
+    where its path is no text.
     """
     text = os.fspath(out)
     if not text.strip():
         raise UsageError("the output has no name", remedy="give a folder or a pattern such as out/hero.%04d.exr")
+    wrong = no_text(text)
+    if wrong:
+        raise OutputError(
+            f"the path of the output is not UTF-8 text: {wrong}", remedy="choose another folder or name"
+        )
     if info.view:
         text = text.replace("%V", info.view).replace("%v", info.view[:1])
     wanted = format_of(text)
