@@ -374,6 +374,33 @@ def test_load_keys_when_thin_labels_lie_between_others_in_value_then_they_stay(t
     assert np.array_equal(keys.by_frame[1001].alpha[1], labels == 3)
 
 
+@pytest.mark.parametrize("quality", [50, 75, 90, 98])
+def test_load_keys_when_a_label_map_is_a_jpeg_then_ringing_makes_no_object(tmp_path: Path, quality: int) -> None:
+    colours = np.zeros((200, 300, 3), np.uint8)
+    colours[30:120, 40:130] = (200, 30, 30)
+    colours[100:180, 160:260] = (20, 180, 60)
+    colours[110:170, 125:200] = (60, 60, 220)
+    greys = np.select([colours[..., k] >= 180 for k in range(3)], [60, 120, 180]).astype(np.uint8)
+    about = info(Window(0, 0, 300, 200))
+    for name, pixels in (("c", colours), ("g", greys)):
+        save(tmp_path / f"{name}.jpg", pixels, compression=f"jpeg:{quality}")
+        key = load(f"1001={tmp_path}/{name}.jpg", about=about).by_frame[1001]
+        assert len(key.objects) == 3, name
+        for k in range(3):
+            drawn = colours[..., k] >= 180
+            assert max((drawn & (a > 0)).sum() / (drawn | (a > 0)).sum() for a in key.alpha) > 0.98, (name, k)
+        with pytest.raises(MaskError, match="not the matte of one object"):
+            load(f"hero@1001={tmp_path}/{name}.jpg", about=about)
+
+
+def test_load_keys_when_jpeg_labels_are_too_near_each_other_then_it_says_so(tmp_path: Path) -> None:
+    labels = np.kron(np.array([[0, 60, 0, 62], [0, 0, 0, 0]], np.uint8), np.ones((30, 20), np.uint8))
+    noise = (np.arange(H * W).reshape(H, W) % 97 == 0) * (np.arange(H * W).reshape(H, W) % 9 + 4)
+    save(tmp_path / "m.jpg", np.where(labels, labels, noise).astype(np.uint8), compression="jpeg:95")
+    keys = load(f"1001={tmp_path}/m.jpg")
+    assert any("too near another" in n and "PNG" in n for n in keys.notes), keys.notes
+
+
 def test_load_keys_when_a_photograph_or_noise_then_error_says_what_to_do(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (H, W)).astype(np.uint8)
     x, y = np.meshgrid(np.arange(W), np.arange(H))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MaskError, UsageError
 from rotomem.io.exr import Channel, StillHeader, read_header, read_still, shown
-from rotomem.io.labels import Levels, find_levels, fold_edges, is_soft_matte, levels_of
+from rotomem.io.labels import Levels, find_levels, fold_edges, fold_noise, is_soft_matte, levels_of
 from rotomem.io.plate import PlateInfo
 from rotomem.io.sequence import compact_frames, find_frames
 from rotomem.types import KeyMask, ObjectId, Window
@@ -36,6 +36,8 @@ _NAMED = re.compile(r"^(.*?)@\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _DEFAULT_NAME = re.compile(r"obj([1-9]\d*)")
 _WHITE = 0.97  # of full: what counts as white, as in labels.is_soft_matte
 _FEW_LEVELS = 16  # an anti-aliased or blurred edge alone brings more; so many at most are drawn, every one
+_LOSSY_FORMATS = frozenset({"jpeg", "webp", "jpeg2000", "jpegxl"})
+_NEAR_GREYS, _NEAR_COLOURS = 12, 48  # how far, of 255, JPEG of quality 75 moves flat levels; with halved chroma
 _MOSTLY = 0.95  # share of a picture in flat colours from which on it is drawn and no photograph
 
 
@@ -342,7 +344,7 @@ class _Picture:
 
     def _from_colour_levels(self, levels: Levels, max_objects: int) -> list[_Drawn]:
         before = len(levels.values)
-        levels = fold_edges(levels)
+        levels = self._fold(levels)
         colours = [tuple(int(v) for v in c) for c in levels.values]
         kept = [c for c, n in zip(colours, levels.counts, strict=True) if n]
         if all(c in _VOC_PALETTE for c in kept):
@@ -377,13 +379,27 @@ class _Picture:
         if is_soft_matte(levels, _full(plane)):
             return self._one_matte(self.coverage(plane))
         before = len(levels.values)
-        folded = fold_edges(levels)
+        folded = self._fold(levels)
         main = _left(folded)
         if len(main) == 1 and before > 2 and folded is not levels:
             coverage = self._share_of(whole, main[0])
             self.note(f"labels {main[0]} ({_share(coverage)}), its soft edges kept")
             return [self._drawn(("id", main[0]), coverage)]
         return self._objects(folded, [int(v) for v in levels.values[:, 0]], before, max_objects)
+
+    def _fold(self, levels: Levels) -> Levels:
+        """The levels without those that soft edges and lossy compression brought in."""
+        if self.header.format not in _LOSSY_FORMATS or levels.drawn.sum() > 0.5 * len(levels.values):
+            return fold_edges(levels)
+        colours = levels.values.shape[1] > 1
+        folded = fold_noise(levels, _NEAR_COLOURS if colours else _NEAR_GREYS)
+        if folded is levels:
+            return fold_edges(levels)
+        gone = np.flatnonzero((folded.counts == 0) & levels.drawn & (levels.counts >= 0.01 * levels.index.size))
+        if gone.size and not colours:
+            greys = ", ".join(str(int(levels.values[i, 0])) for i in gone[:8])
+            self.note(f"levels {greys} are too near another to be told from compression; save the mask as PNG")
+        return folded
 
     def _share_of(self, whole: NDArray[Any], label: int) -> NDArray[np.float32]:
         """A single label's soft edges are its coverage."""
@@ -468,7 +484,7 @@ class _Picture:
     def _from_coloured(self, planes: list[NDArray[Any]], name: str) -> NDArray[Any]:
         """The matte in a coloured picture: the share of its one colour, else its luminance; several are labels."""
         pixels = _integers(planes)
-        folded = fold_edges(find_levels(pixels))
+        folded = self._fold(find_levels(pixels))
         drawn = folded.values[folded.drawn & (folded.counts > 0)]
         colours = drawn[drawn.any(axis=1)]
         flat = folded.counts[folded.drawn].sum() >= _MOSTLY * folded.index.size
@@ -497,7 +513,7 @@ class _Picture:
         full = _full(plane)
         if is_soft_matte(levels, full):
             return plane
-        folded = fold_edges(levels)
+        folded = self._fold(levels)
         left = _left(folded)
         if len(left) == 1 and left[0] < _WHITE * full and (folded is not levels or len(levels.values) <= 2):
             # As without a name: one flat level is the whole object, whatever its number.
