@@ -464,3 +464,14 @@ def test_decide_colour_when_nothing_says_then_error_asks_for_the_flag(tmp_path: 
     path = write_config(tmp_path / "c.ocio", roles={})
     with pytest.raises(ColourError, match="--input-space"):
         decide_colour(info(), config=path)
+
+
+def test_decide_colour_when_the_plate_is_tagged_data_then_the_sentence_says_so() -> None:
+    for hints in ({"colorInteropID": "data"}, {"oiio:ColorSpace": "Raw"}, {"oiio:ColorSpace": "raw"}):
+        decision = decide_colour(info(hints=hints))
+        (tag,) = hints.values()
+        assert decision.input_space == decide_colour(info()).input_space
+        assert f"tagged '{tag}'" in decision.sentence and "was not used" in decision.sentence
+    both = decide_colour(info(hints={"colorInteropID": "data", "oiio:ColorSpace": "lin_ap1_scene"}))
+    assert both.input_space == "ACEScg" and "tagged 'data'" in both.sentence
+    assert "tagged" not in decide_colour(info(hints={"colorInteropID": "unknown"})).sentence

@@ -8,7 +8,9 @@ chromaticities, movie tags); the OCIO config's file rules; its role scene_linear
 else $OCIO, else OpenColorIO's built-in one. Only PyOpenColorIO is used: OpenImageIO carries another OCIO of its own,
 with other configs.
 
-A plate's alpha is left alone: RGB goes to the network as stored, premultiplied where the file is.
+A plate's alpha is left alone: RGB goes to the network as stored, premultiplied where the file is. A premultiplied
+plate over black is a picture as a viewer shows it, and what networks were trained on; divided by alpha, faint edges
+would become noise at full strength, and light without alpha (fire, flares) infinite.
 """
 
 from __future__ import annotations
@@ -562,18 +564,23 @@ def _from_plate(info: PlateInfo, cfg: Any, builtin: bool) -> tuple[str, str, str
     """Space, source, words, primaries and doubt, where the user named none."""
     hints = info.colour_hints
     unknown: list[str] = []
+    data = ""
     for key in ("colorInteropID", "oiio:ColorSpace"):
         said = hints.get(key)
-        if not isinstance(said, str) or said.lower() in ("", "unknown", "data", "raw", "none"):
+        if not isinstance(said, str) or said.lower() in ("", "unknown", "none"):
             continue
         if said.lower() in ("kodaklog", "cineon"):
             return (_find_any(cfg, ("Cineon", "cineon_log")) or _CINEON), "file metadata", f"its {key}", None, ""
         space = _find(cfg, said) or _find_any(cfg, _SYNONYMS.get(said.lower(), ()))
-        if space is not None:
-            return space, "file metadata", f"its {key}", None, ""
-        if said not in unknown:
+        if said.lower() in ("data", "raw") or (space is not None and _is_data(cfg, space)):
+            data = f"The files are tagged '{said}' ({key}): no colours, so the tag says no space and was not used."
+            data += " If they are to be shown as they are, use --transform none."
+        elif space is not None:
+            return space, "file metadata", f"its {key}", None, data
+        elif said not in unknown:
             unknown.append(said)
     doubt = f"The files also say {' and '.join(unknown)}, which this config does not know." if unknown else ""
+    doubt = f"{doubt} {data}".strip()
     if "log" in str(hints.get("dpx:Transfer", "")).lower():
         return _CINEON, "file metadata", "its transfer is logarithmic", None, doubt
     chromaticities = hints.get("chromaticities")
