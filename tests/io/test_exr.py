@@ -7,6 +7,7 @@ import platform
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import make
@@ -330,3 +331,18 @@ def test_read_header_when_the_path_is_no_text_then_plate_error_shows_its_bytes(t
         pytest.skip("this file system takes no such names")
     with pytest.raises(PlateError, match=r"not UTF-8.*nu\\udcff/a\.exr"):
         read_header(folder / "a.exr")
+
+
+def test_colour_channels_when_the_deep_part_has_no_colour_then_still_told_deep(tmp_path: Path) -> None:
+    ids, depth = make.ramp(3, 4, 1, np.float32), make.ramp(3, 4, 2, np.float32)
+    parts = [
+        (ids, {"channels": ["id"], "attributes": {"oiio:subimagename": "ids"}}),
+        (depth, {"channels": ["A", "Z"], "attributes": {"oiio:subimagename": "rgba"}}),
+    ]
+    header = read_header(make.write_parts(tmp_path / "a.exr", parts))
+    with pytest.raises(PlateError, match="no colour: its channels are"):
+        colour_channels(header, "", None)
+    # OpenImageIO writes no file of flat and deep parts.
+    mixed = replace(header, parts=(header.parts[0], replace(header.parts[1], deep=True)))
+    with pytest.raises(PlateError, match=r"deep .*flatten"):
+        colour_channels(mixed, "", None)

@@ -564,6 +564,14 @@ def test_load_keys_when_channel_is_named_then_that_one_or_the_list(tmp_path: Pat
         load(f"1001={tmp_path}/m.exr")
 
 
+def test_load_keys_when_channels_of_layers_come_without_a_name_then_the_layer_is_it(tmp_path: Path) -> None:
+    hero, bg = disc(30, 30, 12).astype(np.float32), disc(55, 30, 9).astype(np.float32)
+    save(tmp_path / "f.exr", np.dstack([hero, bg]), ("hero.A", "bg.A"))
+    keys = load(f"1001={tmp_path}/f.exr:hero.A", f"1001={tmp_path}/f.exr:bg.A")
+    assert keys.objects.names == {1: "hero", 2: "bg"}
+    assert np.array_equal(keys.by_frame[1001].alpha, [hero, bg])
+
+
 def test_load_keys_when_values_are_wild_then_tamed_and_told(tmp_path: Path) -> None:
     matte = np.zeros((H, W), np.float32)
     matte[0, :5] = [np.nan, np.inf, -np.inf, -0.25, 1.7]

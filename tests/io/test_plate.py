@@ -84,6 +84,7 @@ def test_stream_when_frames_are_missing_then_the_policy_fills_them(
         assert plate.info.frames == (1002, 1004, 1006)
         assert plate.info.missing == (1001, 1003, 1005)
         assert any("1001-1005x2" in n for n in plate.info.notes)
+        assert any("those before 1002 with it" in n for n in plate.info.notes) is (policy == "hold")
     sources = {"hold": [1002, 1002, 1002, 1004, 1004, 1006], "black": [None, 1002, None, 1004, None, 1006]}
     if policy in sources:
         assert [f.source_frame for f in read] == sources[policy]

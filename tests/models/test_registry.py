@@ -53,6 +53,18 @@ def test_load_model_when_a_pickle_carries_code_then_it_is_refused(tmp_path: Path
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ("picture", "pickle", "text"))
+def test_load_model_when_the_file_is_no_checkpoint_then_no_advice_to_run_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.exr"
+    if kind == "pickle":
+        torch.save({"state_dict": {"x": Path("x")}}, path)
+    else:
+        path.write_bytes(b"v/1\x01\x02\0\0\0channels\0" if kind == "picture" else b"hello")
+    with pytest.raises(CheckpointError, match=r"not a checkpoint rotomem can read.*tensors only") as caught:
+        rotomem.load_model(path)
+    assert "weights_only" not in str(caught.value) and "PyTorch" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", (b"", b"not a checkpoint", b"\x80\x02}q\x00."))
 @pytest.mark.parametrize("suffix", (".pth", ".safetensors"))
 def test_load_model_when_the_file_is_damaged_then_the_error_names_it(

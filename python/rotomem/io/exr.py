@@ -394,6 +394,7 @@ def colour_channels(header: StillHeader, layer: str, view: str | None) -> tuple[
         others = [c for c in of_layer if c is not alpha]
         if len(others) in (1, 3):  # X, Y, Z of a normal or motion pass; a lone Z beside an alpha
             return others, alpha
+    refuse_deep(header, of_layer or mine)  # "A and Z only" would be the lesser half of the truth
     listing = _shorten(dict.fromkeys(_listed(header, view))) or "none"
     if key == "":
         what = f"the picture has no colour: its channels are {_shorten([c.name for c in header.channels])}"

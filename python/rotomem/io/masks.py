@@ -258,7 +258,10 @@ class _Picture:
     def labels(self, max_objects: int) -> list[_Drawn]:
         """The objects of a picture that came without a name."""
         if self.spec.channel:
-            return self._from_plane(self.read(self.channel(self.spec.channel))[0], max_objects)
+            channel = self.channel(self.spec.channel)
+            if channel.layer and channel.component.upper() in ("A", "ALPHA"):
+                return self._from_layers([channel])  # a layer that somebody named
+            return self._from_plane(self.read(channel)[0], max_objects)
         palette = _palette_indices(self.path) if self.header.format == "png" else None
         if palette is not None:
             return self._from_palette(*palette, max_objects)

@@ -448,7 +448,9 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = list(files.notes)
     if files.missing:
-        done = {"skip": "left out", "hold": "filled with the frame before", "black": "filled with black"}
+        early = min(files.missing) < files.present[0]
+        held = "filled with the frame before" + (f", those before {files.present[0]} with it" if early else "")
+        done = {"skip": "left out", "hold": held, "black": "filled with black"}
         notes.append(f"frames {compact_frames(files.missing)} are missing and {done[policy]}")
     if len(first.views) > 1:
         notes.append(f"views {', '.join(shown(v) for v in first.views)}: {shown(view or '')} is read")

@@ -191,9 +191,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights cannot be read: {error}", path=path) from None
     except Exception as error:  # unpickling raises whatever the file's bytes lead it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Of a cut file torch says why; of any other it advises to run the file's code, or names an opcode.
+        cut = (
+            str(error).splitlines()[0] if isinstance(error, RuntimeError) and "weights_only" not in str(error) else ""
+        )
         raise CheckpointError(
-            f"the weights cannot be read: {reason}",
+            f"the weights cannot be read: {cut or 'this is not a checkpoint rotomem can read'}",
             remedy="rotomem reads tensors only; a file that needs to run code is refused",
             path=path,
         ) from None
