@@ -21,6 +21,9 @@ brackets at its end: ``ShapeError: ... [shot=sh010 frame=1043]; remedy``.
 
 from __future__ import annotations
 
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""What a command ends with: ok, failed, usage, input missing, partly done, interrupted."""
+
 
 class RotomemError(Exception):
     """Root of all errors.
@@ -30,7 +33,7 @@ class RotomemError(Exception):
     context   facts for the bracket (path, frame, ...), None values left out
     """
 
-    exit_code = 1
+    exit_code = EXIT_FAILED
 
     def __init__(self, what: str, *, remedy: str | None = None, **context: object) -> None:
         self.what = what
@@ -50,7 +53,7 @@ class RotomemError(Exception):
 class InputError(RotomemError):
     """What the user gave cannot be used."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class UsageError(InputError):
@@ -60,7 +63,7 @@ class UsageError(InputError):
 class PlateError(InputError):
     """A plate that cannot be read or understood."""
 
-    exit_code = 3
+    exit_code = EXIT_MISSING
 
 
 class MissingFrameError(PlateError):

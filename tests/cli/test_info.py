@@ -23,6 +23,10 @@ def test_info_when_plate_has_a_gap_and_windows_then_all_is_told(tmp_path, capsys
     said = capsys.readouterr().out
     for text in ("1001-1002,1005 (3)", "1003-1004", "80x60+0+0", "84x60-4+0", "half", "colour decision"):
         assert text in said, text
+    assert "track stops, unless --missing is skip, hold or black" in said and "left out" not in said
+    assert main(["info", str(tmp_path / "sh010.####.exr"), "--missing", "skip"]) == 0
+    said = capsys.readouterr().out
+    assert "left out" in said and "track stops" not in said
 
 
 def test_info_when_json_then_parseable_and_complete(tmp_path, capsys):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import rotomem.cli
+from engine.shots import plate
 from rotomem.cli import main
 
 
@@ -68,6 +72,34 @@ def test_main_when_interrupted_then_130(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("rotomem.io.plate.open_plate", pressed)
     assert main(["info", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "rotomem: interrupted\n"
+
+
+def test_main_when_ctrl_c_breaks_an_import_then_130(tmp_path, monkeypatch, capsys):
+    """NumPy and torch turn an interrupted import into an ImportError."""
+
+    def half_imported(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ImportError("cannot import name") from None
+
+    monkeypatch.setattr("rotomem.io.plate.open_plate", half_imported)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["info", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "rotomem: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("verb", ["info {plate}", "info {plate} --json", "--version"])
+def test_main_when_stdout_is_full_then_1_and_quiet(tmp_path, verb):
+    argv = verb.replace("{plate}", plate(tmp_path, [1001])).split()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rotomem", *argv], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 1 and done.stderr == ""
 
 
 def test_main_when_memory_is_exhausted_then_says_what_helps(tmp_path, monkeypatch, capsys):

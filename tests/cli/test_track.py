@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from engine.shots import HEIGHT, WIDTH, checkpoint, digests, disc, label_key, matte, picture, plate, soft_key, write
-from rotomem.cli import main
+from rotomem.cli import _parser, main
+from rotomem.cli.track import options_of
+from rotomem.engine.options import TrackOptions
 
 FAST = ["--size", "32", "--mem-every", "2"]
 
@@ -65,6 +67,30 @@ def test_track_when_dry_run_then_told_and_nothing_written(shot, tmp_path, capsys
     said = capsys.readouterr().out
     for text in ("1001-1008 (8)", "obj1, obj2", "ACES2065-1", "48x32", "sh010_matte.1001.exr", "nothing was written"):
         assert text in said, text
+
+
+def test_track_when_dry_run_resumes_then_told_how_many_are_kept(shot, tmp_path, capsys):
+    argv = [*shot, "-o", str(tmp_path / "out")]
+    assert main([*argv, "--quiet"]) == 0
+    (tmp_path / "out" / "sh010_matte.1004.exr").unlink()
+    assert main([*argv, "--resume", "--dry-run"]) == 0
+    assert "nothing was written; 1 frame would be, 7 kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("--size", "of 1 or more or full"), ("--top-k", "of 1 or more or all"), ("--threads", "of 1 or more")],
+)
+def test_track_when_a_number_is_none_then_told_what_would_be(shot, tmp_path, capsys, option, text):
+    assert main([*shot, "-o", str(tmp_path), option, "abc"]) == 2
+    assert f"'abc' is not a whole number {text}" in capsys.readouterr().err
+
+
+def test_track_when_nothing_is_said_then_the_defaults_are_those_of_track_options():
+    args = _parser().parse_args(["track", "x", "-m", "1=y", "-o", "z"])
+    assert options_of(args) == TrackOptions()
+    args = _parser().parse_args(["info", "x"])
+    assert options_of(args, missing="error") == TrackOptions()
 
 
 def test_track_when_json_goes_to_stdout_then_nothing_else_does(shot, tmp_path, capsys):
@@ -264,7 +290,8 @@ def test_track_when_key_is_label_png_and_rgb_is_kept_then_plate_is_bit_for_bit(s
 def test_track_when_a_foreign_picture_is_in_the_way_then_only_overwrite_replaces_it(shot, tmp_path, capsys):
     path = write(tmp_path / "out" / "sh010_matte.1002.exr", picture(9))
     before = Path(path).read_bytes()
-    assert main([*shot, "-o", str(tmp_path / "out"), "--resume"]) == 4
+    assert main([*shot, "-o", str(tmp_path / "out"), "--resume"]) == 1
+    assert len(digests(tmp_path / "out")) == 1, "told before anything was written"
     assert Path(path).read_bytes() == before
     assert "did not write" in capsys.readouterr().err
     assert main([*shot, "-o", str(tmp_path / "out"), "--overwrite"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from rotomem.engine import shot as shot_module
+from rotomem.engine.options import TrackOptions
 from rotomem.engine.report import Progress
-from rotomem.engine.shot import ShotRun, TrackOptions, track
+from rotomem.engine.shot import ShotRun, track
 from rotomem.errors import MaskError, OutputError, PlateError, UsageError
 from rotomem.io.mattes import MatteWriter
 
@@ -76,6 +78,37 @@ def test_track_when_object_comes_late_then_absent_before_and_exact_on_its_key(tm
     assert matte(tmp_path / "out" / "sh010_matte.1005.exr", "ball.A").max() > 0
 
 
+def test_track_when_a_key_is_empty_then_the_object_is_absent_to_its_next_key(tmp_path, model):
+    pattern, empty = plate(tmp_path / "plate"), np.zeros((HEIGHT, WIDTH, 1), np.float16)
+    masks = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1006)]
+    masks.append(f"hero@1003={write(tmp_path / 'gone.exr', empty, channels=('A',))}")
+    ball = dict(x=50, dx=-0.5, y=14, r=6)
+    masks.append(soft_key(tmp_path, 1001, "ball", **ball))
+    track(pattern, masks, tmp_path / "out", model=model, **FAST)
+    for frame in range(1001, 1009):
+        path = tmp_path / "out" / f"sh010_matte.{frame}.exr"
+        assert (matte(path, "hero.A").max() > 0) == (frame not in (1003, 1004, 1005)), frame
+        assert matte(path, "ball.A").max() > 0
+
+
+@pytest.mark.parametrize("movie", [False, True])
+def test_track_when_the_first_key_is_empty_then_the_object_is_absent_before_it_too(tmp_path, model, movie):
+    pattern, empty = plate(tmp_path / "plate"), np.zeros((HEIGHT, WIDTH, 1), np.float16)
+    gone = write(tmp_path / "gone.exr", empty, channels=("A",))
+    masks = [soft_key(tmp_path, 1004, "ball", x=50, y=14, r=6), f"hero@1004={gone}", soft_key(tmp_path, 1006)]
+    if movie:
+        track(pattern, masks, tmp_path / "out" / "{object}.mov", model=model, **FAST)
+        import av
+
+        with av.open(str(tmp_path / "out" / "hero.mov")) as clip:
+            seen = [bool(np.frombuffer(f.planes[3], np.uint16).any()) for f in clip.decode(video=0)]
+    else:
+        track(pattern, masks, tmp_path / "out", model=model, **FAST)
+        files = [tmp_path / "out" / f"sh010_matte.{f}.exr" for f in range(1001, 1009)]
+        seen = [bool(matte(path, "hero.A").any()) for path in files]
+    assert seen == [False] * 5 + [True] * 3
+
+
 def test_track_when_a_second_key_comes_then_it_is_exact_and_frames_before_it_do_not_change(tmp_path, model):
     pattern = plate(tmp_path / "plate")
     one, two = soft_key(tmp_path, 1001), soft_key(tmp_path, 1005)
@@ -115,6 +148,64 @@ def test_track_when_everything_is_current_then_the_network_does_not_run(tmp_path
     monkeypatch.setattr(shot_module.Session, "step", lambda *a, **k: pytest.fail("a step was made"))
     report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
     assert report.status == "nothing to do" and report.exit_code == 0 and report.frames_kept == 8
+
+
+def _kept(pattern, key, out, model, **options) -> str:
+    report = track(pattern, [key], out, model=model, resume=True, dry_run=True, **options, **FAST)
+    return report.frames["kept"]
+
+
+def test_track_when_the_plate_is_another_then_resume_keeps_nothing(tmp_path, model):
+    key = label_key(tmp_path, 1003)
+    one, two = (plate(tmp_path / v, stem="sh") for v in ("v001", "v002"))
+    track(one, [key], tmp_path / "out", model=model, **FAST)
+    assert _kept(two, key, tmp_path / "out", model) == "none"
+    assert _kept(one, key, tmp_path / "out", model) == "1001-1008"
+
+
+def test_track_when_the_same_plate_is_spelled_or_stored_otherwise_then_resume_keeps_all(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1003)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    for spelling in (tmp_path / "plate", pattern.replace("%04d", "####"), pattern.replace("%04d", "%d")):
+        assert _kept(spelling, key, tmp_path / "out", model) == "1001-1008", spelling
+    (tmp_path / "plate").rename(tmp_path / "moved")
+    assert _kept(tmp_path / "moved", key, tmp_path / "out", model) == "1001-1008"
+
+
+def test_track_when_a_plate_frame_was_rendered_again_then_it_and_what_follows_are_redone(tmp_path, model):
+    """Away from the key in both directions: what lies beyond the frame has seen it."""
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1004)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    for again, kept in ((1006, "1001-1005"), (1002, "1003-1008"), (1004, "none")):
+        path = tmp_path / "plate" / f"sh010.{again}.exr"
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1000))
+        assert _kept(pattern, key, tmp_path / "out", model) == kept
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    write(tmp_path / "plate" / "sh010.1006.exr", picture(0))
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    assert report.frames["written"] == "1006-1008"
+    track(pattern, [key], tmp_path / "whole", model=model, **FAST)
+    assert digests(tmp_path / "whole") == digests(tmp_path / "out")
+
+
+def test_track_when_a_held_frame_arrives_then_it_and_what_follows_are_redone(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", [1001, 1002, 1004, 1005]), label_key(tmp_path, 1001)
+    track(pattern, [key], tmp_path / "out", model=model, missing="hold", **FAST)
+    assert _kept(pattern, key, tmp_path / "out", model, missing="hold") == "1001-1005"
+    assert _kept(pattern, key, tmp_path / "out", model, missing="black") == "1001-1002"
+    plate(tmp_path / "plate", [1003])
+    assert _kept(pattern, key, tmp_path / "out", model) == "1001-1002"
+
+
+def test_track_when_output_is_a_movie_and_the_plate_changed_then_resume_redoes_it(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate", range(1001, 1004)), soft_key(tmp_path, 1002)
+    out = tmp_path / "out" / "one.mov"
+    track(pattern, [key], out, model=model, **FAST)
+    assert _kept(pattern, key, out, model) == "1001-1003"
+    path = tmp_path / "plate" / "sh010.1001.exr"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1000))
+    assert _kept(pattern, key, out, model) == "none"
 
 
 @pytest.mark.parametrize("change", [{"top_k": 4}, {"depth": "float"}, {"exposure": 1.0}, {"size": 48}])
@@ -165,6 +256,61 @@ def test_track_when_dry_run_then_nothing_is_written_and_everything_is_said(tmp_p
     report.to_json()
 
 
+def test_track_when_dry_run_resumes_then_told_what_is_kept_and_left(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    out = tmp_path / "out"
+    track(pattern, [key], out, model=model, **FAST)
+    (out / "sh010_matte.1004.exr").unlink()
+    leftover = out / ".a.rotomem-part"
+    leftover.write_bytes(b"")
+    os.utime(leftover, (0, 0))
+    report = track(pattern, [key], out, model=model, resume=True, dry_run=True, **FAST)
+    assert report.status == "dry run" and report.frames_kept == 7 and report.frames_written == 0
+    assert report.frames["kept"] == "1001-1003,1005-1008" and report.frames["left"] == "1004"
+    assert leftover.exists(), "looking deletes nothing"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_track_when_the_output_folder_cannot_be_made_then_output_error_before_any_work(
+    tmp_path, model, monkeypatch, dry_run
+):
+    pattern, key = plate(tmp_path / "plate", [1001]), label_key(tmp_path, 1001)
+    monkeypatch.setattr(shot_module.Session, "step", lambda *a, **k: pytest.fail("a step was made"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"part of the path is a file"):
+        track(pattern, [key], tmp_path / "file" / "below", model=model, dry_run=dry_run, **FAST)
+    (tmp_path / "shut").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shut" and access(path, mode))
+    with pytest.raises(OutputError, match=r"Permission denied.*shut writable"):
+        track(pattern, [key], tmp_path / "shut" / "below", model=model, dry_run=dry_run, **FAST)
+    assert list((tmp_path / "shut").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["key", "foreign", "folder"])
+def test_track_when_a_later_frame_may_not_be_replaced_then_told_before_any_is(tmp_path, model, what):
+    pattern = plate(tmp_path / "plate")
+    out = tmp_path / "out"
+    key = write(tmp_path / "key.1003.exr", disc(2)[..., None], channels=("A",))
+    masks = [f"hero@1003={key}"]
+    track(pattern, masks, out, model=model, **FAST)
+    in_the_way = out / "sh010_matte.1007.exr"
+    in_the_way.unlink()
+    if what == "folder":
+        in_the_way.mkdir()
+    else:
+        write(in_the_way, disc(6)[..., None], channels=("A",))
+    if what == "key":
+        masks.append(f"hero@1007={in_the_way}")
+    before = digests(out)
+    mode = {"overwrite": True} if what == "key" else {"resume": True}
+    for dry_run in (True, False):
+        with pytest.raises(OutputError, match=r"key mask|did not write|folder stands") as caught:
+            track(pattern, masks, out, model=model, dry_run=dry_run, **mode, **{**FAST, "top_k": 4})
+        assert caught.value.report.exit_code == 1
+    assert digests(out) == before
+
+
 def test_track_when_cancelled_then_whole_frames_and_resume_completes_them(tmp_path, model):
     pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
     stop = threading.Event()
@@ -186,10 +332,10 @@ def test_track_when_the_writer_fails_then_that_error_and_the_frames_before_it(tm
     pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
     write_matte = MatteWriter.write
 
-    def full_disk(self, frame, alpha, keys=""):
+    def full_disk(self, frame, alpha, **told):
         if frame.frame == 1004:
             raise OutputError("disk full", frame=frame.frame)
-        write_matte(self, frame, alpha, keys)
+        write_matte(self, frame, alpha, **told)
 
     monkeypatch.setattr(MatteWriter, "write", full_disk)
     with pytest.raises(OutputError, match="disk full") as caught:
@@ -277,6 +423,23 @@ def test_track_when_output_is_a_movie_and_key_is_late_then_frames_are_in_order(t
         assert np.abs(got - expected).max() < 0.01
 
 
+def test_track_when_a_movie_fails_at_its_end_then_nothing_was_written(tmp_path, model, monkeypatch):
+    pattern, key = plate(tmp_path / "plate"), soft_key(tmp_path, 1004)
+
+    def full(path):
+        raise OSError(28, "No space left on device", f"{path}")
+
+    monkeypatch.setattr("rotomem.io.matte_movie._movie_length", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        track(pattern, [key], tmp_path / "out" / "m.mov", model=model, **FAST)
+    report = caught.value.report
+    assert report.exit_code == 1 and report.frames_written == 0
+    assert report.frames["written"] == "none" and report.frames["left"] == "1001-1008"
+    said = str(caught.value)
+    assert "whole frames" not in said and "rotomem-part" not in said and "Errno" not in said
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_track_when_plate_has_nan_and_inf_then_they_are_reported_with_frame(tmp_path, model):
     for i in range(3):
         pixels = picture(i)
@@ -289,6 +452,18 @@ def test_track_when_plate_has_nan_and_inf_then_they_are_reported_with_frame(tmp_
     assert any("NaN" in w and "1002" in w for w in report.warnings)
 
 
+def test_track_when_both_passes_see_the_first_key_then_its_pixels_are_counted_once(tmp_path, model):
+    for i in range(3):
+        pixels = picture(i)
+        if i == 1:
+            pixels[3, 4], pixels[5, 6, 0], pixels[7, 8, 1] = np.nan, -np.inf, -0.25
+        write(tmp_path / "plate" / f"a.{1001 + i}.exr", pixels)
+    report = track(tmp_path / "plate", [soft_key(tmp_path, 1002)], tmp_path / "out", model=model, **FAST)
+    once = {"pixels": 1, "frames": 1, "first_frame": 1002}
+    assert report.tamed == {"nan": once, "inf": once, "negative": once}
+    assert any("infinity" in w and "a negative one as black" in w for w in report.warnings)
+
+
 def test_track_when_stages_run_then_seconds_tell_them_apart(tmp_path, model):
     pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
     report = track(pattern, [key], tmp_path / "out", model=model, **FAST)
@@ -298,8 +473,46 @@ def test_track_when_stages_run_then_seconds_tell_them_apart(tmp_path, model):
 
 
 def test_track_when_option_is_unknown_then_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="no_such"):
+    with pytest.raises(UsageError, match="no_such") as caught:
         track("x", ["1=y"], tmp_path, no_such=1)
+    assert caught.value.report.exit_code == 2 and caught.value.report.plate == "x"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"size": "480"}, r"size is '480' \(str\); give a whole number or None"),
+        ({"mem_every": "a"}, "mem_every is 'a'.*whole number"),
+        ({"mem_every": True}, "mem_every is True.*whole number"),
+        ({"exposure": "1"}, "exposure is '1'.*a number"),
+        ({"exposure": float("nan")}, "exposure is nan.*a number"),
+        ({"long_term": 1}, "long_term is 1.*True or False"),
+        ({"frames": (1, 2)}, "frames is .*a text or None"),
+        ({"model": 3}, "model is 3.*loaded model"),
+    ],
+)
+def test_track_when_an_option_has_another_type_then_usage_error_naming_it(tmp_path, options, text):
+    with pytest.raises(UsageError, match=text) as caught:
+        track("x", ["1=y"], tmp_path, **options)
+    assert caught.value.report.exit_code == 2
+
+
+@pytest.mark.parametrize("masks", [[1], {1001: np.zeros((2, 2))}, None, 5, [None], {(1,): "x"}])
+def test_track_when_masks_have_another_type_then_usage_error(tmp_path, model, masks):
+    with pytest.raises(UsageError, match=r"masks (is|holds).*give"):
+        track(plate(tmp_path / "plate", [1001]), masks, tmp_path / "out", model=model, **FAST)
+
+
+def test_track_when_plate_or_output_is_no_path_then_usage_error(tmp_path, model):
+    with pytest.raises(UsageError, match="plate is 3"):
+        track(3, ["1=y"], tmp_path, model=model)
+    with pytest.raises(UsageError, match="out is None"):
+        track("x", ["1=y"], None, model=model)
+
+
+def test_options_when_numbers_are_numpys_then_plain_ones():
+    options = TrackOptions(size=np.int64(32), exposure=np.float32(0.5))
+    assert type(options.size) is int and type(options.exposure) is float
 
 
 @pytest.mark.parametrize(
@@ -378,7 +591,7 @@ def test_picture_when_one_pixel_is_negative_then_the_others_look_as_without_it(t
     options = TrackOptions(model=model, exposure=1.0, **FAST)
     with ShotRun(tmp_path / "plate", [f"1={key}"], tmp_path / "out", options) as run:
         a, b = (run._picture(run.plate.read(frame)).numpy() for frame in (1, 2))
-        assert run.report.colour and set(run._tamed) == {"negative"}
+        assert run.report.colour and list(run._tamed) == [2] and run._tamed[2].negative == 1
     far = np.ones(a.shape[:2], bool)
     far[:6, :6] = False
     np.testing.assert_allclose(a[far], b[far], atol=2e-6)

@@ -10,12 +10,14 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TextIO
+from typing import Any, TextIO
 
-from rotomem.errors import RotomemError
+from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, RotomemError
 
 _VERBS = ("track", "info", "demo", "eval", "train")
 """Modules of this package with `add_parser(subparsers)` and `run(args) -> int`. They import the engine inside
@@ -27,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv    arguments without the program's name; None: the process's
     """
+    with _remembering_ctrl_c() as pressed:
+        return _main(argv, pressed)
+
+
+def _main(argv: Sequence[str] | None, pressed: threading.Event) -> int:
     for stream in (sys.stdout, sys.stderr):
         _survive_odd_names(stream)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -39,20 +46,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SystemExit as exit:
-        return exit.code if isinstance(exit.code, int) else (0 if exit.code is None else 1)
+        return exit.code if isinstance(exit.code, int) else (EXIT_OK if exit.code is None else EXIT_FAILED)
     except KeyboardInterrupt:
         print("rotomem: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader went away (`rotomem info | head`); the flush at exit must not complain again.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return EXIT_INTERRUPTED
     except Exception as error:
+        if pressed.is_set():
+            # An import that Ctrl-C stops may say that the module is broken.
+            print("rotomem: interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        if isinstance(error, OSError) and _stdout_is_gone(error):
+            return EXIT_FAILED
         if debug:
             raise
         print(f"rotomem: {describe(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, RotomemError) else 1
+        return error.exit_code if isinstance(error, RotomemError) else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _remembering_ctrl_c() -> Iterator[threading.Event]:
+    """An event that says whether Ctrl-C was pressed; it interrupts as usual."""
+    pressed = threading.Event()
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _stdout_is_gone(error: OSError) -> bool:
+    """Whether what was said cannot be: the reader went away (`rotomem info | head`), or the disk is full."""
+    if error.filename is not None:
+        return False
+    if not isinstance(error, BrokenPipeError):
+        try:
+            print(flush=True)  # not flush() alone: an unbuffered stream forgets what it could not write
+        except OSError:
+            pass
+        else:
+            return False
+    # The flush at exit must not complain again.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _with_negative_frames(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from rotomem.cli.track import add_colour_options, add_plate_options
+from rotomem.cli.track import add_colour_options, add_plate_options, options_of, set_defaults
 from rotomem.errors import ColourError
 
 if TYPE_CHECKING:
@@ -24,28 +24,22 @@ def add_parser(subparsers: SubParsers) -> None:
         description="Say what is understood of PLATE: frames, windows, channels, colour, and what track would do.",
     )
     parser.add_argument("plate", metavar="PLATE")
-    add_plate_options(parser, missing="skip")
+    add_plate_options(parser, untold="named, and looked past")
     add_colour_options(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+    set_defaults(parser, missing=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
-    from rotomem.io.colour import decide_colour
-    from rotomem.io.plate import open_plate
-
-    with open_plate(args.plate, frames=args.frames, missing=args.missing, layer=args.layer, view=args.view) as plate:
+    # Not told what to do about gaps, info looks at what is there, and says that track would not.
+    options = options_of(args, missing=args.missing or "skip")
+    with options.open_plate(args.plate) as plate:
         info = plate.info
+    if info.missing and args.missing is None:
+        info = dataclasses.replace(info, notes=(*_without_gap_note(info), _gap_note(info)))
     try:
-        colour = decide_colour(
-            info,
-            input_space=args.input_space,
-            transform=args.transform,
-            exposure=args.exposure,
-            display=args.display,
-            view=args.display_view,
-            config=args.ocio_config,
-        ).sentence
+        colour = options.decide_colour(info).sentence
     except ColourError as error:
         if args.input_space or args.display or args.display_view or args.ocio_config:
             raise
@@ -88,6 +82,16 @@ def describe(info: PlateInfo) -> dict[str, str]:
         "colour hints": ", ".join(f"{k}={_short(v)}" for k, v in info.colour_hints.items()),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _gap_note(info: PlateInfo) -> str:
+    from rotomem.io.sequence import compact_frames
+
+    return f"frames {compact_frames(info.missing)} are missing: track stops, unless --missing is skip, hold or black"
+
+
+def _without_gap_note(info: PlateInfo) -> list[str]:
+    return [note for note in info.notes if not note.endswith("are missing and left out")]
 
 
 def _short(value: object) -> str:

@@ -39,10 +39,6 @@ class Reporter:
     def __call__(self, progress: Progress) -> None:
         pass
 
-    def say(self, line: str) -> None:
-        """A sentence between two frames."""
-        print(line, file=self.stream, flush=True)
-
 
 class Lines(Reporter):
     """`Frame 1042 (42/100)` and `Progress: 42%`, a line each: what render farms look for."""
@@ -62,6 +58,10 @@ class Lines(Reporter):
             # Frames that exist are looked at again for the memory's sake; a farm must see that we live.
             self._last_said = time.monotonic()
             self.say(f"Remembering frame {progress.frame}  {progress.fps:.2f} fps")
+
+    def say(self, line: str) -> None:
+        """A line, at once: a farm reads along."""
+        print(line, file=self.stream, flush=True)
 
 
 class OpenJobDescription(Lines):
@@ -113,7 +113,3 @@ class Bar(Reporter):
             speed=f"{progress.fps:.2f} fps",
             memory=size_text(progress.memory_bytes),
         )
-
-    def say(self, line: str) -> None:
-        """Above the bar; markup in a path is not ours to interpret."""
-        self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -15,17 +16,10 @@ from rotomem.cli.progress import STYLES, Reporter, make_progress, size_text
 from rotomem.errors import RotomemError, UsageError
 
 if TYPE_CHECKING:
+    from rotomem.engine.options import TrackOptions
     from rotomem.engine.report import Report
 
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_OPTIONS = (
-    *("frames", "missing", "layer", "view", "input_space", "transform", "exposure", "display", "display_view"),
-    *("ocio_config", "model", "device", "dtype", "size", "rim", "mem_every", "top_k", "min_working_frames"),
-    *("max_working_frames", "prototypes", "max_long_term", "long_term", "deep_update_every", "format", "depth"),
-    *("rgb", "per_object", "compression", "resume", "overwrite"),
-)
-"""Arguments that are fields of TrackOptions by the same name."""
 
 
 def add_parser(subparsers: SubParsers) -> None:
@@ -45,45 +39,40 @@ def add_parser(subparsers: SubParsers) -> None:
         action="append",
         required=True,
         metavar="[NAME@]FRAME=PATH[:CHANNEL]",
-        help="a label map, or one object's soft matte; give it again for more objects and more keys",
+        help="a label map, or one object's soft matte; give it again for more objects and more keys. An empty matte "
+        "says that the object is absent from that frame on, to its next key that shows it",
     )
-    add_plate_options(parser, missing="error")
+    add_plate_options(parser)
     add_colour_options(parser)
 
     network = parser.add_argument_group("model")
-    network.add_argument("--model", default="xmem-s", help="bundled model or checkpoint file (%(default)s)")
-    network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    network.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (%(default)s)")
+    network.add_argument("--model", help="bundled model or checkpoint file (%(default)s)")
+    network.add_argument("--device", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+    network.add_argument("--dtype", help="auto, float32, bfloat16, float16 (%(default)s)")
     network.add_argument(
-        "--size", type=_size, default=480, metavar="N", help="shorter side the network sees, or full (%(default)s)"
+        "--size", type=_size, metavar="N", help="shorter side the network sees, or full (%(default)s)"
     )
-    network.add_argument(
-        "--rim", type=int, default=0, metavar="N", help="replicate the picture's border by N network pixels"
-    )
+    network.add_argument("--rim", type=int, metavar="N", help="replicate the picture's border by N network pixels")
     network.add_argument("--threads", type=_positive, metavar="N", help="CPU threads of the network")
 
     memory = parser.add_argument_group("memory")
-    memory.add_argument(
-        "--mem-every", type=int, default=5, metavar="N", help="memorise every Nth frame (%(default)s)"
-    )
-    memory.add_argument("--top-k", type=_top_k, default=30, metavar="N", help="elements a pixel attends to, or all")
-    memory.add_argument("--min-working-frames", type=int, default=5, metavar="N")
-    memory.add_argument("--max-working-frames", type=int, default=10, metavar="N")
-    memory.add_argument("--prototypes", type=int, default=128, metavar="N")
-    memory.add_argument("--max-long-term", type=int, default=10000, metavar="N")
+    memory.add_argument("--mem-every", type=int, metavar="N", help="memorise every Nth frame (%(default)s)")
+    memory.add_argument("--top-k", type=_top_k, metavar="N", help="elements a pixel attends to, or all (%(default)s)")
+    memory.add_argument("--min-working-frames", type=int, metavar="N")
+    memory.add_argument("--max-working-frames", type=int, metavar="N")
+    memory.add_argument("--prototypes", type=int, metavar="N")
+    memory.add_argument("--max-long-term", type=int, metavar="N")
     memory.add_argument(
         "--no-long-term", dest="long_term", action="store_false", help="keep every memory frame; memory then grows"
     )
-    memory.add_argument("--deep-update-every", type=int, default=-1, metavar="N", help="-1: with every memory frame")
+    memory.add_argument("--deep-update-every", type=int, metavar="N", help="-1: with every memory frame")
 
     mattes = parser.add_argument_group("mattes")
     mattes.add_argument("--format", choices=("exr", "png", "mov"), help="default: what OUT's name says, else exr")
     mattes.add_argument("--depth", choices=("half", "float", "8", "16", "10"), help="default: half, or 16 for PNG")
-    mattes.add_argument(
-        "--rgb", choices=("none", "keep", "premult"), default="none", help="the plate's RGB beside (%(default)s)"
-    )
+    mattes.add_argument("--rgb", choices=("none", "keep", "premult"), help="the plate's RGB beside (%(default)s)")
     mattes.add_argument("--per-object", action="store_true", help="one sequence for each object")
-    mattes.add_argument("--compression", default="zip", help="lossless EXR compression (%(default)s)")
+    mattes.add_argument("--compression", help="lossless EXR compression (%(default)s)")
 
     run = parser.add_argument_group("run")
     existing = run.add_mutually_exclusive_group()
@@ -95,17 +84,32 @@ def add_parser(subparsers: SubParsers) -> None:
     run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write a report; without FILE to stdout")
     run.add_argument("--progress", choices=STYLES, default="auto", help="a bar, or lines for a farm (%(default)s)")
     run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
+    set_defaults(parser)
 
 
-def add_plate_options(parser: argparse.ArgumentParser, *, missing: str) -> None:
-    """Which part of a plate."""
+def set_defaults(parser: argparse.ArgumentParser, **others: object) -> None:
+    """Give arguments the defaults of the TrackOptions fields they are named after; `others` have their own."""
+    from rotomem.engine.options import TrackOptions
+
+    parser.set_defaults(**{**{f.name: f.default for f in dataclasses.fields(TrackOptions)}, **others})
+
+
+def options_of(args: argparse.Namespace, **others: Any) -> TrackOptions:
+    """Parsed arguments as TrackOptions; `others` instead of what was parsed. Raises UsageError."""
+    from rotomem.engine.options import TrackOptions
+
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrackOptions)}
+    return TrackOptions(**{**given, **others})
+
+
+def add_plate_options(parser: argparse.ArgumentParser, *, untold: str = "%(default)s") -> None:
+    """Which part of a plate; `untold` is what happens where --missing is not given, for the help."""
     plate = parser.add_argument_group("plate")
     plate.add_argument("--frames", metavar="RANGE", help="1001-1100, 1001-1100x2,1120 (all)")
     plate.add_argument(
         "--missing",
         choices=("error", "skip", "hold", "black"),
-        default=missing,
-        help="what to do about frames that are not there (%(default)s)",
+        help=f"what to do about frames that are not there ({untold})",
     )
     plate.add_argument("--layer", help="layer or part that holds the picture")
     plate.add_argument("--view", help="view of a multi-view plate")
@@ -118,28 +122,27 @@ def add_colour_options(parser: argparse.ArgumentParser) -> None:
     colour.add_argument(
         "--transform",
         choices=("encode", "view", "none"),
-        default="encode",
         help="to sRGB with a shoulder, through a display view, or none (%(default)s)",
     )
-    colour.add_argument("--exposure", type=float, default=0.0, metavar="STOPS")
+    colour.add_argument("--exposure", type=float, metavar="STOPS")
     colour.add_argument("--display", metavar="NAME")
     colour.add_argument("--display-view", metavar="NAME")
     colour.add_argument("--ocio-config", metavar="PATH", help="default: $OCIO, else a built-in config")
 
 
 def _size(text: str) -> int | None:
-    return None if text == "full" else _positive(text)
+    return None if text == "full" else _positive(text, " or full")
 
 
 def _top_k(text: str) -> int | None:
-    return None if text == "all" else _positive(text)
+    return None if text == "all" else _positive(text, " or all")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+def _positive(text: str, otherwise: str = "") -> int:
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more{otherwise}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -180,19 +183,19 @@ def _report_of(args: argparse.Namespace, error: Exception) -> Report:
 def _track(args: argparse.Namespace, stream: TextIO) -> Report:
     import torch
 
-    from rotomem.engine.shot import ShotRun, TrackOptions
+    from rotomem.engine.shot import ShotRun
     from rotomem.io.exr import keep_freed_memory
 
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
-    options = TrackOptions(**{name: getattr(args, name) for name in _OPTIONS})
-    with ShotRun(args.plate, args.masks, args.out, options) as shot:
+    with ShotRun(args.plate, args.masks, args.out, options_of(args)) as shot:
         report = shot.report
         if not args.quiet:
             for line in plan_lines(report):
                 print(line, file=stream)
         if args.dry_run:
+            shot.dry_run()
             if not args.quiet:
                 for line in _dry_run_lines(report):
                     print(line, file=stream)
@@ -234,7 +237,9 @@ def plan_lines(report: Report) -> list[str]:
 def _dry_run_lines(report: Report) -> Iterator[str]:
     if report.files_existing:
         yield f"note     {report.files_existing} of the files exist"
-    yield f"dry run: nothing was written; {report.frames_asked} frames would be"
+    kept = f", {report.frames_kept} kept" if report.frames_kept else ""
+    left = report.frames_asked - report.frames_kept
+    yield f"dry run: nothing was written; {left} frame{'' if left == 1 else 's'} would be{kept}"
 
 
 def outcome_lines(report: Report) -> list[str]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from rotomem.engine.memory import MemoryBank, MemorySettings, Pool, Store
+from rotomem.engine.memory import MemoryBank, Pool, Store
+from rotomem.engine.options import MemorySettings
 from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
 
 

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rotomem.engine.options import DEFAULT_SIZE
 from rotomem.errors import ShapeError, UsageError
-
-DEFAULT_SIZE = 480
-"""Shorter side of the network picture; what the method was trained and published at."""
 
 
 def fit(height: int, width: int, size: int | None, pixel_aspect: float = 1.0) -> tuple[int, int]:

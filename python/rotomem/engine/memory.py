@@ -15,6 +15,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from rotomem.engine.options import MemorySettings
 from rotomem.errors import EmptyMemoryError, UsageError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
 from rotomem.ops.readout import read_memory
@@ -29,51 +30,6 @@ class Store(IntEnum):
     LONG_TERM = 0
     WORKING = 1
     PERMANENT = 2
-
-
-@dataclass(frozen=True)
-class MemorySettings:
-    """Sizes of the memories; the defaults are XMem's (section 4, "Implementation details").
-
-    mem_every            frames between two memory frames, >= 1
-    top_k                elements a query attends to; None is a full softmax
-    min_working_frames   frames that stay in working memory when it is consolidated, the first one counted
-    max_working_frames   frames at which working memory is consolidated, the first one counted
-    prototypes           elements made by one consolidation
-    max_long_term        elements long-term memory may hold
-    long_term            False keeps every memory frame in working memory, which then grows with the shot
-    """
-
-    mem_every: int = 5
-    top_k: int | None = 30
-    min_working_frames: int = 5
-    max_working_frames: int = 10
-    prototypes: int = 128
-    max_long_term: int = 10000
-    long_term: bool = True
-
-    def __post_init__(self) -> None:
-        def at_least(name: str, least: int) -> None:
-            value = getattr(self, name)
-            if value < least:
-                raise UsageError(f"{name} is {value}", remedy=f"give {least} or more")
-
-        at_least("mem_every", 1)
-        at_least("min_working_frames", 1)
-        at_least("max_working_frames", 2)
-        at_least("prototypes", 1)
-        if self.top_k is not None:
-            at_least("top_k", 1)
-        if self.max_working_frames <= self.min_working_frames:
-            raise UsageError(
-                f"max_working_frames is {self.max_working_frames}, min_working_frames {self.min_working_frames}",
-                remedy="the maximum must be larger, or nothing could be consolidated",
-            )
-        if self.max_long_term < self.prototypes:
-            raise UsageError(
-                f"max_long_term is {self.max_long_term}, prototypes {self.prototypes}",
-                remedy="long-term memory must hold at least one consolidation",
-            )
 
 
 @dataclass

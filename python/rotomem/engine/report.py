@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rotomem.errors import RotomemError
+from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTLY, RotomemError
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+if TYPE_CHECKING:
+    from rotomem.io.colour import TamedPixels
+
+_TAMED = {
+    "nan": "pixels with a NaN, seen by the network as black",
+    "inf": "pixels with an infinity, seen by the network as white, a negative one as black",
+    "negative": "pixels with a negative channel, seen by the network as 0",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Report:
 
     status          "done", "nothing to do", "dry run", "interrupted", "failed" (with `error`)
     exit_code       0 ok, 1 failed, 2 usage, 3 input missing, 4 partly done, 130 interrupted
-    frames          asked, written, kept (whole and current before the run), missing (no plate), left: range texts
+    frames          asked, written, kept (whole and current before the run), missing (no plate), left: range texts;
+                    after a dry run `left` is what the run would write
     files_existing  of the mattes to write, before the run
     outputs         the files of the first and the last frame
     keys            frame -> names of the objects its key speaks for
@@ -88,6 +97,16 @@ class Report:
         """The report as indented JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
 
+    def tell_tamed(self, by_frame: Mapping[int, TamedPixels]) -> None:
+        """Sum up which plate pixels were made harmless before the network, and warn of them."""
+        for kind, said in _TAMED.items():
+            pixels = {frame: int(getattr(tamed, kind)) for frame, tamed in by_frame.items() if getattr(tamed, kind)}
+            if pixels:
+                total, count, first = sum(pixels.values()), len(pixels), min(pixels)
+                self.tamed[kind] = {"pixels": total, "frames": count, "first_frame": first}
+                on = f"on {count} frame{'s' if count > 1 else ''}, first on {first}"
+                self.warnings.append(f"{total} {said}, {on}")
+
     def fail(self, error: BaseException) -> None:
         """Say that `error` ended the run: 4 where some frames were delivered, else the error's own exit code."""
         if isinstance(error, KeyboardInterrupt):
@@ -99,6 +118,11 @@ class Report:
         self.error = {"type": type(error).__name__, "message": str(error)}
         if isinstance(error, RotomemError):
             self.error.update({k: str(v) for k, v in error.context.items()})
+
+    def attach(self, error: BaseException) -> None:
+        """Make this the report of a run that `error` ended: it goes along as the error's `report`."""
+        self.fail(error)
+        error.report = self  # type: ignore[attr-defined]
 
 
 def memory_bytes() -> int:

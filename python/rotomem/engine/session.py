@@ -14,8 +14,9 @@ from torch import Tensor
 
 from rotomem.engine.consolidation import consolidate_if_full
 from rotomem.engine.geometry import fit, from_network, to_network
-from rotomem.engine.memory import MemoryBank, MemorySettings
+from rotomem.engine.memory import MemoryBank
 from rotomem.engine.objects import ObjectRows
+from rotomem.engine.options import DEFAULT_SIZE, MemorySettings, TrackOptions
 from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
 from rotomem.models.interface import MemoryElements, Query, VOSModel
 from rotomem.types import ObjectId
@@ -45,15 +46,15 @@ class Session:
         self,
         model: VOSModel,
         *,
-        mem_every: int = 5,
-        top_k: int | None = 30,
-        min_working_frames: int = 5,
-        max_working_frames: int = 10,
-        prototypes: int = 128,
-        max_long_term: int = 10000,
-        long_term: bool = True,
-        deep_update_every: int = -1,
-        size: int | None = 480,
+        mem_every: int = MemorySettings.mem_every,
+        top_k: int | None = MemorySettings.top_k,
+        min_working_frames: int = MemorySettings.min_working_frames,
+        max_working_frames: int = MemorySettings.max_working_frames,
+        prototypes: int = MemorySettings.prototypes,
+        max_long_term: int = MemorySettings.max_long_term,
+        long_term: bool = MemorySettings.long_term,
+        deep_update_every: int = TrackOptions.deep_update_every,
+        size: int | None = DEFAULT_SIZE,
     ) -> None:
         if size is not None and size < model.plan.stride:
             raise UsageError(f"size is {size}", remedy=f"give {model.plan.stride} or more, or None")

@@ -5,18 +5,20 @@
 
 Only a handful of frames exist at any time, so memory does not depend on the length of the shot. From the first key
 the shot runs forward to its end; what lies before the first key is done by a second pass that runs backward from it.
-A later key is given to the session on its frame, for the objects it speaks for; before its first key an object is
-absent. What the artist drew is written as drawn.
+A later key is given to the session on its frame, for the objects it speaks for; before its first key, and from a key
+that shows it empty to the next one that does not, an object is absent. What the artist drew is written as drawn.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -30,22 +32,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rotomem
-from rotomem.engine.geometry import DEFAULT_SIZE, ShotGeometry
+from rotomem.engine.geometry import ShotGeometry
+from rotomem.engine.options import TrackOptions
 from rotomem.engine.pipeline import Clock, WriteBehind, read_ahead
-from rotomem.engine.report import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    Progress,
-    Report,
-    memory_bytes,
-    peak_memory_bytes,
-)
+from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
 from rotomem.engine.session import Session
-from rotomem.errors import MaskError, UsageError
-from rotomem.io.colour import NetworkColour, TamedPixels, decide_colour, tame
+from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, MaskError, OutputError, UsageError
+from rotomem.io.atomic import cannot_write
+from rotomem.io.colour import NetworkColour, TamedPixels, tame
 from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
-from rotomem.io.mattes import MatteSettings, MatteWriter
-from rotomem.io.plate import Plate, canvas_image, open_plate
+from rotomem.io.mattes import MatteWriter
+from rotomem.io.plate import Plate, canvas_image
 from rotomem.io.sequence import compact_frames
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import load_model
@@ -54,6 +51,7 @@ from rotomem.types import KeyMask, ObjectId, PlateFrame
 
 Masks = str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path] | Keys
 
+_MASKS = "give FRAME=PATH or NAME@FRAME=PATH, for example 1001=key.png"
 _READ_THREADS = 2
 _READ_AHEAD = 3
 _WRITE_DEPTH = 2
@@ -64,90 +62,6 @@ class Cancel(Protocol):
     """What `track` asks whether to stop; a threading.Event is one."""
 
     def is_set(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class TrackOptions:
-    """Everything about a run but plate, masks and output.
-
-    Plate
-        frames         range such as `1001-1100x2,1120`; None: all
-        missing        what to do about frames that are not on disk: "error", "skip", "hold", "black"
-        layer, view    of the plate; None: its picture, its first view
-    Colour before the network (mattes are data and never transformed)
-        input_space    OCIO name of the plate's space; None: file metadata, file rules, then role scene_linear
-        transform      "encode" (sRGB-encoded Rec.709 with a shoulder), "view" (display and display_view), "none"
-        exposure       stops, before the transform
-        display, display_view, ocio_config    None: the config's defaults, $OCIO
-    Model
-        model          name, checkpoint file, or a loaded model
-        device, dtype  as `load_model` has them; not looked at where a model is given
-        size           shorter side of the network picture in square pixels; None: the plate's own size
-        rim            pixels of replicated border around the network picture, for objects cut by the frame
-    Session            as `Session` has them
-    Mattes             as `MatteSettings` has them
-    Existing files     resume: keep what is whole and made with the same settings; overwrite: replace everything;
-                       neither: refuse to run where a matte exists
-    """
-
-    frames: str | None = None
-    missing: str = "error"
-    layer: str | None = None
-    view: str | None = None
-    input_space: str | None = None
-    transform: str = "encode"
-    exposure: float = 0.0
-    display: str | None = None
-    display_view: str | None = None
-    ocio_config: str | None = None
-    model: str | Path | VOSModel = "xmem-s"
-    device: str = "auto"
-    dtype: str = "auto"
-    size: int | None = DEFAULT_SIZE
-    rim: int = 0
-    mem_every: int = 5
-    top_k: int | None = 30
-    min_working_frames: int = 5
-    max_working_frames: int = 10
-    prototypes: int = 128
-    max_long_term: int = 10000
-    long_term: bool = True
-    deep_update_every: int = -1
-    format: str | None = None
-    depth: str | None = None
-    rgb: str = "none"
-    per_object: bool = False
-    compression: str = "zip"
-    resume: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
-
-    def session(self) -> dict[str, Any]:
-        """Keyword arguments of `Session`, size excepted."""
-        names = (
-            "mem_every",
-            "top_k",
-            "min_working_frames",
-            "max_working_frames",
-            "prototypes",
-            "max_long_term",
-            "long_term",
-            "deep_update_every",
-        )
-        return {name: getattr(self, name) for name in names}
-
-    def mattes(self) -> MatteSettings:
-        """How mattes are written."""
-        return MatteSettings(
-            format=self.format,
-            depth=self.depth,
-            rgb=self.rgb,
-            per_object=self.per_object,
-            compression=self.compression,
-        )
 
 
 def track(
@@ -163,9 +77,10 @@ def track(
     """Write a matte for every frame of a plate, from key masks on some of them.
 
     plate      any spelling `open_plate` takes: `sh010.%04d.exr`, `####`, a folder, a movie
-    masks      `["1001=key.png", "hero@1001=hero.exr:A", ...]`, one such text, `{1001: "key.png"}`, MaskSpecs, or Keys
+    masks      `["1001=key.png", "hero@1001=hero.exr:A", ...]`, one such text, `{1001: "key.png"}`, MaskSpecs, Keys.
+               An object whose mask is empty on a frame is absent from there on, to its next key that shows it
     out        a folder, a pattern such as `mattes/hero.%04d.exr`, or `mattes/hero.mov`
-    dry_run    look at everything, write nothing
+    dry_run    look at everything, write nothing; the report's `frames` say what would be kept and what is left
     progress   called in this thread after every frame
     cancel     asked before every frame; where it is set the frames begun are finished and the report says
                "interrupted". The run can be resumed.
@@ -175,13 +90,21 @@ def track(
     Memory: independent of the number of frames; about 6 frames of the plate.
     """
     try:
-        settings = TrackOptions(**options)
+        settings = _options(options)
+    except UsageError as error:
+        Report(version=rotomem.__version__, plate=str(plate), out=str(out)).attach(error)
+        raise
+    with ShotRun(plate, masks, out, settings) as run:
+        return run.dry_run() if dry_run else run.run(progress=progress, cancel=cancel)
+
+
+def _options(given: Mapping[str, Any]) -> TrackOptions:
+    try:
+        return TrackOptions(**given)
     except TypeError as error:
         raise UsageError(
             f"track() {str(error).partition(') ')[2] or error}", remedy="options are the fields of TrackOptions"
         ) from None
-    with ShotRun(plate, masks, out, settings) as run:
-        return run.report if dry_run else run.run(progress=progress, cancel=cancel)
 
 
 @dataclass(frozen=True)
@@ -205,12 +128,17 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Segmented:
-    """A frame on its way to disk: probabilities [O+1, h, w], background first, then `objects`."""
+    """A frame on its way to disk: probabilities [O+1, h, w], background first, then `objects`.
+
+    absent   objects that the artist declared absent here, whatever the network saw
+    keys     key frames it was made from
+    """
 
     step: _Step
     plate: PlateFrame
     probabilities: NDArray[np.float32] | None
     objects: tuple[ObjectId, ...]
+    absent: frozenset[ObjectId]
     keys: str
 
 
@@ -224,12 +152,13 @@ class ShotRun:
         self.options = options
         self.report = Report(version=rotomem.__version__, plate=str(plate), out=str(out))
         self._clock = Clock()
-        self._tamed: dict[str, dict[str, int]] = {}
+        self._tamed: dict[int, TamedPixels] = {}
         self._tamed_lock = threading.Lock()
         self._written: deque[int] = deque()
         self._done: set[int] = set()
         self._kept: frozenset[int] = frozenset()
         self._stepped = 0
+        self._closed = False
         self._start = time.perf_counter()
         self._progress: Callable[[Progress], None] | None = None
         self._cancel: Cancel | None = None
@@ -238,7 +167,7 @@ class ShotRun:
             self._look(plate, masks, out)
         except BaseException as error:
             self._stack.close()
-            self._attach(error)
+            self.report.attach(error)
             raise
 
     def __enter__(self) -> ShotRun:
@@ -249,33 +178,21 @@ class ShotRun:
     ) -> None:
         self._stack.close()
 
-    def _attach(self, error: BaseException) -> None:
-        self.report.fail(error)
-        error.report = self.report  # type: ignore[attr-defined]
-
     # Looking --------------------------------------------------------------------------------------
 
     def _look(self, plate: str | Path, masks: Masks, out: str | Path) -> None:
         options, report = self.options, self.report
-        opened = open_plate(
-            plate, frames=options.frames, missing=options.missing, layer=options.layer, view=options.view
-        )
-        self.plate = self._stack.enter_context(opened)
+        for what, path in (("plate", plate), ("out", out)):
+            if not isinstance(path, (str, os.PathLike)):
+                raise UsageError(f"{what} is {path!r} ({type(path).__name__})", remedy="give a path")
+        self.plate = self._stack.enter_context(options.open_plate(plate))
         info = self.info = self.plate.info
         report.frames_asked = len(self.plate.frames)
         report.frames = {"asked": compact_frames(self.plate.frames), "missing": compact_frames(info.missing)}
         report.canvas, report.pixel_aspect = [info.canvas.width, info.canvas.height], info.pixel_aspect
         report.notes.extend(info.notes)
 
-        self.colour = decide_colour(
-            info,
-            input_space=options.input_space,
-            transform=options.transform,
-            exposure=options.exposure,
-            display=options.display,
-            view=options.display_view,
-            config=options.ocio_config,
-        )
+        self.colour = options.decide_colour(info)
         self._network_colour = NetworkColour(self.colour)
         self._stack.callback(self._network_colour.close)
         report.colour = self.colour.sentence
@@ -327,7 +244,8 @@ class ShotRun:
         report.settings = {**asdict(replace(options, model="")), "model": self.model.name}
         report.settings.update(asdict(self.writer.settings))
 
-        existing = [path for frame in self.plate.frames for path in self._paths(frame) if path.exists()]
+        self._sources = self._source_hashes()
+        existing = [path for frame in self.plate.frames for path in self._paths(frame) if os.path.exists(path)]
         report.files_existing = len(existing)
         report.status, report.exit_code = "dry run", EXIT_OK
         if existing and not (options.resume or options.overwrite):
@@ -337,6 +255,26 @@ class ShotRun:
                 "--overwrite to replace them all, or choose another output",
                 path=existing[0],
             )
+        self._refuse_outputs()
+
+    def _refuse_outputs(self) -> None:
+        """Say before anything is replaced what a later frame's file would be refused for."""
+        folders: set[Path] = set()
+        for frame in self.plate.frames:
+            paths = self._paths(frame)
+            for path in paths:
+                if path.parent not in folders:
+                    folders.add(path.parent)
+                    _refuse_unwritable(path)
+                if os.path.isdir(path):
+                    raise OutputError(
+                        "a folder stands where the file should go",
+                        remedy="choose another output name, or move the folder away",
+                        path=path,
+                        frame=frame,
+                    )
+            if any(map(os.path.exists, paths)):
+                self.writer.refuse(frame, self.plate.file(frame))
 
     def _paths(self, frame: int) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(self.writer.paths(frame)))
@@ -350,7 +288,8 @@ class ShotRun:
             "model": self.model.name,
             "weights": self.model.weights_hash,
             "dtype": self.report.dtype,
-            "plate": Path(info.path).name,
+            # Not as it was spelled: a folder and a pattern may mean the same files, `_source_hashes` knows which.
+            "plate": info.stem + Path(info.first_file).suffix,
             "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
             "session": " ".join(f"{k}={v}" for k, v in options.session().items()),
             "keys": "; ".join(f"{f} {','.join(names)}" for f, names in self.report.keys.items()),
@@ -361,13 +300,33 @@ class ShotRun:
             told["layer"] = info.layer
         if info.view:
             told["plate_view"] = info.view
-        # A frame depends on those between it and its key; a longer shot leaves them as they are, other gaps do not.
-        frames = self.plate.frames
-        if frames[-1] - frames[0] + 1 != len(frames) or info.missing:
-            told["frames"] = f"{compact_frames(frames)} missing={compact_frames(info.missing)} {options.missing}"
         return told
 
+    def _orders(self) -> tuple[list[int], list[int]]:
+        """Frames of the forward pass and of the backward one; both begin with the first key."""
+        frames, first_key = self.plate.frames, min(self.keys.by_frame)
+        return [f for f in frames if f >= first_key], [first_key, *(f for f in reversed(frames) if f < first_key)]
+
+    def _source_hashes(self) -> dict[int, str]:
+        """Frame -> hash of the plate files that its matte is made from: its own and those from the key up to it.
+
+        By name, size and time of writing, so that a plate may move house. A frame that was rendered again changes
+        itself and all that follow; a longer shot leaves what is there as it was. Of a movie one hash for all.
+        """
+        forward, backward = self._orders()
+        hashes = {**_chain(self.plate, backward), **_chain(self.plate, forward)}
+        if self._movie:
+            both = hashes[forward[-1]] + hashes[backward[-1]]
+            return dict.fromkeys(hashes, hashlib.blake2b(both.encode(), digest_size=16).hexdigest())
+        return hashes
+
     # Working --------------------------------------------------------------------------------------
+
+    def dry_run(self) -> Report:
+        """Look at what exists as `run` would, and tell what it would keep and what it would write."""
+        self._kept = self._current() if self.options.resume else frozenset()
+        self._tell()
+        return self.report
 
     def run(self, *, progress: Callable[[Progress], None] | None = None, cancel: Cancel | None = None) -> Report:
         """Do it. Raises what `track` raises, with the report as the error's `report`."""
@@ -380,12 +339,13 @@ class ShotRun:
             complete = self._passes(kept) if len(kept) < len(self.plate.frames) else True
             if complete:
                 self.writer.close()
+                self._closed = True
             else:
                 self.writer.abandon()
         except BaseException as error:
             self.writer.abandon()
             self._tell()
-            self._attach(error)
+            self.report.attach(error)
             raise
         self._tell()
         if not complete:
@@ -402,19 +362,18 @@ class ShotRun:
     def _current(self) -> frozenset[int]:
         """Frames whose mattes are whole and made with these settings; of a movie all or none."""
         frames = self.plate.frames
+        sources = [self._sources[f] for f in frames]
         if self._movie:
-            return frozenset(frames if all(map(self.writer.is_current, frames)) else ())
+            return frozenset(frames if all(map(self.writer.is_current, frames, sources)) else ())
         with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="rotomem-check") as pool:
-            return frozenset(
-                f for f, current in zip(frames, pool.map(self.writer.is_current, frames), strict=True) if current
-            )
+            current = pool.map(self.writer.is_current, frames, sources)
+            return frozenset(f for f, whole in zip(frames, current, strict=True) if whole)
 
     def _passes(self, kept: frozenset[int]) -> bool:
         """Both passes; False where the run was cancelled."""
-        frames, keys = self.plate.frames, self.keys.by_frame
+        keys = self.keys.by_frame
         first_key = min(keys)
-        tail = [f for f in frames if f >= first_key]
-        head = [first_key, *(f for f in reversed(frames) if f < first_key)]
+        tail, head = self._orders()
         with tempfile.TemporaryDirectory(prefix="rotomem-") as folder:
             # A movie is written in order, so what the backward pass makes waits on disk, at network size.
             spool = Path(folder) if self._movie and len(head) > 1 else None
@@ -441,6 +400,7 @@ class ShotRun:
         session = Session(self.model, size=None, **self.options.session())
         behind = WriteBehind(self._deliver, depth=_WRITE_DEPTH)
         complete = True
+        absent: frozenset[ObjectId] = frozenset()
         try:
             with closing(self._read(steps)) as ready:
                 for prepared in ready:
@@ -448,7 +408,9 @@ class ShotRun:
                         complete = False
                         break
                     step = prepared.step
-                    segmented = self._segment(session, prepared, keys)
+                    if step.key is not None:
+                        absent = (absent - set(step.key.objects)) | _empty(step.key)
+                    segmented = self._segment(session, prepared, absent, keys)
                     if step.write and spool is None:
                         behind.put(segmented)
                     elif step.write and segmented.probabilities is not None:
@@ -466,7 +428,7 @@ class ShotRun:
                 self._clock.add("network", -reading)
         return complete
 
-    def _segment(self, session: Session, prepared: _Prepared, keys: str) -> _Segmented:
+    def _segment(self, session: Session, prepared: _Prepared, absent: frozenset[ObjectId], keys: str) -> _Segmented:
         step, probabilities = prepared.step, None
         if prepared.picture is not None:
             with self._clock.busy("network"):
@@ -476,19 +438,20 @@ class ShotRun:
                     masks = self.geometry.masks(torch.from_numpy(step.key.alpha))
                     probabilities = session.step(prepared.picture, masks, objects=step.key.objects, last=step.last)
         used = keys or ",".join(str(f) for f in sorted(self.keys.by_frame) if f <= step.frame)
-        return _Segmented(step, prepared.plate, probabilities, session.objects, used)
+        return _Segmented(step, prepared.plate, probabilities, session.objects, absent, used)
 
     def _from_spool(self, frames: Sequence[int], spool: Path) -> bool:
         """Write what the backward pass left on disk, in ascending order."""
         first_key = min(self.keys.by_frame)
-        objects = self.keys.by_frame[first_key].objects
+        key = self.keys.by_frame[first_key]
         for frame in frames:
             if self._cancelled():
                 return False
             path = _spooled(spool, frame)
             probabilities = np.load(path) if path.exists() else None
             step = _Step(frame, None, True, False)
-            self._deliver(_Segmented(step, self.plate.read(frame), probabilities, objects, str(first_key)))
+            plate = self.plate.read(frame)
+            self._deliver(_Segmented(step, plate, probabilities, key.objects, _empty(key), str(first_key)))
             self._drain()
         return True
 
@@ -528,27 +491,20 @@ class ShotRun:
         else:
             linear, tamed = colour.to_linear(canvas_image(frame, canvas))
             encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
-        self._count(frame.frame, tamed)
+        if tamed:
+            with self._tamed_lock:
+                # By frame: the first key is prepared by both passes.
+                self._tamed[frame.frame] = tamed
         return self.geometry.add_rim(torch.from_numpy(encoded))
-
-    def _count(self, frame: int, tamed: TamedPixels) -> None:
-        with self._tamed_lock:
-            for kind in ("nan", "inf", "negative"):
-                pixels = int(getattr(tamed, kind))
-                if pixels:
-                    seen = self._tamed.setdefault(kind, {"pixels": 0, "frames": 0, "first_frame": frame})
-                    seen["pixels"] += pixels
-                    seen["frames"] += 1
-                    seen["first_frame"] = min(seen["first_frame"], frame)
 
     def _deliver(self, item: _Segmented) -> None:
         """Enlarge and write one frame; in the writer's thread."""
         key = item.step.key
-        spoken = key.objects if key is not None else ()
+        settled = item.absent.union(key.objects if key is not None else ())
         alpha: dict[ObjectId, NDArray[np.float32]] = {}
         with self._clock.busy("upsample"):
             if item.probabilities is not None:
-                rows = [i for i, number in enumerate(item.objects) if number not in spoken]
+                rows = [i for i, number in enumerate(item.objects) if number not in settled]
                 if rows:
                     chosen = torch.from_numpy(_solid(item.probabilities[[1 + i for i in rows]]))
                     restored = self.geometry.restore(chosen).numpy()
@@ -556,7 +512,7 @@ class ShotRun:
             if key is not None:
                 alpha.update(zip(key.objects, key.alpha, strict=True))
         with self._clock.busy("write"):
-            self.writer.write(item.plate, alpha, keys=item.keys)
+            self.writer.write(item.plate, alpha, keys=item.keys, source=self._sources[item.step.frame])
         self._written.append(item.step.frame)
 
     # Telling --------------------------------------------------------------------------------------
@@ -589,7 +545,7 @@ class ShotRun:
         report = self.report
         kept = self._kept
         # A movie appears when it is complete or not at all.
-        done = set() if self._movie and len(self._done | kept) < len(self.plate.frames) else self._done
+        done = set() if self._movie and not self._closed else self._done
         report.frames_written, report.frames_kept = len(done), len(kept)
         report.frames.update(
             written=compact_frames(done),
@@ -605,32 +561,12 @@ class ShotRun:
         report.peak_memory_bytes = peak_memory_bytes()
         if report.device.startswith("cuda"):
             report.peak_gpu_memory_bytes = torch.cuda.max_memory_allocated()
-        report.tamed = self._tamed
-        said = {
-            "nan": "pixels with a NaN, seen by the network as black",
-            "inf": "pixels with an infinity, seen by the network as white",
-            "negative": "pixels with a negative channel, seen by the network as 0",
-        }
-        for kind, seen in self._tamed.items():
-            report.warnings.append(
-                f"{seen['pixels']} {said[kind]}, on {seen['frames']} frame{'s' if seen['frames'] > 1 else ''},"
-                f" first on {seen['first_frame']}"
-            )
+        report.tell_tamed(self._tamed)
 
 
 def load_masks(masks: Masks, plate: Plate) -> Keys:
     """Keys from what `track` takes as masks. Raises UsageError where there are none, MaskError for a bad one."""
-    if isinstance(masks, Keys):
-        keys = masks
-    else:
-        if isinstance(masks, str):
-            masks = [masks]
-        elif isinstance(masks, Mapping):
-            masks = [f"{where}={path}" for where, path in masks.items()]
-        specs = [parse_mask(m) if isinstance(m, str) else m for m in masks]
-        if not specs:
-            raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
-        keys = load_keys(specs, plate.info)
+    keys = masks if isinstance(masks, Keys) else load_keys(_mask_specs(masks), plate.info)
     for frame in keys.by_frame:
         if frame not in plate.frames:
             raise MaskError(
@@ -643,11 +579,68 @@ def load_masks(masks: Masks, plate: Plate) -> Keys:
     return keys
 
 
+def _mask_specs(masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path]) -> list[MaskSpec]:
+    if isinstance(masks, str):
+        masks = [masks]
+    elif isinstance(masks, Mapping):
+        for where, path in masks.items():
+            if not isinstance(where, (int, str)) or not isinstance(path, (str, os.PathLike)):
+                raise UsageError(
+                    f"masks holds {type(where).__name__} -> {type(path).__name__}",
+                    remedy='give frame -> path, such as {1001: "key.png"}; pixels go in as Keys',
+                )
+        masks = [f"{where}={os.fspath(path)}" for where, path in masks.items()]
+    elif not isinstance(masks, Iterable):
+        raise UsageError(f"masks is {masks!r} ({type(masks).__name__})", remedy=_MASKS)
+    specs = []
+    for mask in masks:
+        if not isinstance(mask, (str, MaskSpec)):
+            raise UsageError(f"masks holds a value of type {type(mask).__name__}", remedy=_MASKS)
+        specs.append(parse_mask(mask) if isinstance(mask, str) else mask)
+    if not specs:
+        raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
+    return specs
+
+
+def _empty(key: KeyMask) -> frozenset[ObjectId]:
+    """Objects that a key says are absent."""
+    return frozenset(i for i, alpha in zip(key.objects, key.alpha, strict=True) if not alpha.any())
+
+
+def _chain(plate: Plate, frames: Sequence[int]) -> dict[int, str]:
+    """Frame -> hash of the files of `frames` up to it."""
+    digest = hashlib.blake2b(digest_size=16)
+    known: dict[Path | None, str] = {None: "black"}
+    hashes = {}
+    for frame in frames:
+        path = plate.file(frame)
+        if path not in known:
+            assert path is not None
+            try:
+                stat = os.stat(path)
+                known[path] = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+            except OSError:  # gone since it was found; reading it says so
+                known[path] = f"{path.name} gone"
+        digest.update(f"{frame} {known[path]}\n".encode())
+        hashes[frame] = digest.hexdigest()
+    return hashes
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise OutputError where the folder of `path` cannot be made or written."""
+    folder = path.parent
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise cannot_write(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def _solid(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities whose last thousandth is certainty: a compositor's blacks are 0 and whites 1."""
-    probabilities[probabilities < _CERTAIN] = 0
-    probabilities[probabilities > 1 - _CERTAIN] = 1
-    return probabilities
+    """A copy in which the last thousandth is certainty: a compositor's blacks are 0 and whites 1."""
+    solid = np.where(probabilities < _CERTAIN, np.float32(0), probabilities)
+    return np.where(solid > 1 - _CERTAIN, np.float32(1), solid)
 
 
 def _spooled(folder: Path | None, frame: int) -> Path:
