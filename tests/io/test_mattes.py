@@ -230,7 +230,7 @@ def test_write_when_per_object_then_one_sequence_each_with_channel_a(tmp_path: P
     objects = {1: "hero", 2: "car door"}
     with MatteWriter(tmp_path / "o", info=about, objects=objects, settings=MatteSettings(per_object=True)) as writer:
         writer.write(plate_frame(about), mattes)
-        assert writer.path(1001, 2) == tmp_path / "o" / "car_door" / "sh010_matte_car_door.1001.exr"
+        assert writer.paths(1001)[1] == tmp_path / "o" / "car_door" / "sh010_matte_car_door.1001.exr"
     with MatteWriter(
         tmp_path / "p.####.exr", info=about, objects=objects, settings=MatteSettings(per_object=True)
     ) as w:
@@ -382,14 +382,14 @@ def test_path_when_out_is_spelled_in_any_way_then_the_frame_has_its_place(
     tmp_path: Path, out: str, frame: int, name: str
 ) -> None:
     writer = MatteWriter(out.format(t=tmp_path), info=info(), objects={1: "hero"})
-    assert writer.path(frame) == tmp_path / name
+    assert writer.paths(frame)[0] == tmp_path / name
 
 
 def test_path_when_plate_is_padded_wider_or_has_views_then_the_folder_name_follows(tmp_path: Path) -> None:
     about = info(padding=6, views=("left", "right"), view="right")
-    assert MatteWriter(tmp_path, info=about, objects={1: "a"}).path(12).name == "sh010_right_matte.000012.exr"
+    assert MatteWriter(tmp_path, info=about, objects={1: "a"}).paths(12)[0].name == "sh010_right_matte.000012.exr"
     writer = MatteWriter(tmp_path / "%V" / "m_%v.%04d.exr", info=about, objects={1: "a"})
-    assert writer.path(12) == tmp_path / "right" / "m_r.0012.exr"
+    assert writer.paths(12)[0] == tmp_path / "right" / "m_r.0012.exr"
 
 
 @pytest.mark.parametrize(
@@ -571,7 +571,7 @@ def test_is_current_when_file_is_missing_cut_changed_or_foreign_then_false(tmp_p
     about = info()
     objects = {1: "hero"}
     writer = MatteWriter(tmp_path, info=about, objects=objects, provenance={"model": "m", "keys": "1001 abc"})
-    path = writer.path(1001)
+    path = writer.paths(1001)[0]
     assert not writer.is_current(1001)
     writer.write(plate_frame(about), {1: soft(about)})
     whole = path.read_bytes()
@@ -595,7 +595,7 @@ def test_is_current_when_one_object_of_several_is_missing_then_false(tmp_path: P
     writer = MatteWriter(tmp_path, info=about, objects={1: "a1", 2: "b1"}, settings=MatteSettings(per_object=True))
     writer.write(plate_frame(about), {})
     assert writer.is_current(1001)
-    writer.path(1001, 2).unlink()
+    writer.paths(1001)[1].unlink()
     assert not writer.is_current(1001)
 
 
@@ -646,7 +646,7 @@ def test_writer_when_mattes_would_land_on_the_plate_then_refused(tmp_path: Path)
     writer = MatteWriter(linked / "m.%04d.exr", info=about, objects={1: "hero"})
     with pytest.raises(OutputError, match="over the plate"):
         writer.write(plate_frame(about, path=tmp_path / "m.1001.exr"), {1: soft(about)})
-    assert MatteWriter(tmp_path, info=about, objects={1: "hero"}).path(1001).name == "sh010_matte.1001.exr"
+    assert MatteWriter(tmp_path, info=about, objects={1: "hero"}).paths(1001)[0].name == "sh010_matte.1001.exr"
 
 
 @contextmanager
@@ -669,7 +669,7 @@ def test_write_when_disk_is_full_then_output_error_and_the_old_file_stays(tmp_pa
     out = tmp_path / ("m.mov" if kind == "mov" else f"m.%04d.{kind}")
     with MatteWriter(out, info=about, objects={1: "hero"}) as writer:
         writer.write(frame, {1: matte})
-    path = writer.path(1001)
+    path = writer.paths(1001)[0]
     before = path.read_bytes()
     for missing in (1, 8, 300, 4096, len(before) // 2, len(before) - 10):
         with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -222,19 +223,19 @@ def test_open_plate_when_path_is_a_movie_then_frames_count_from_one(tmp_path: Pa
     path = make.write_movie(tmp_path / "clip.mp4", make.numbered(12), options={"g": "4"})
     with open_plate(path, frames="3-5") as plate:
         assert (plate.info.kind, plate.frames, plate.info.stem) == ("movie", (3, 4, 5), "clip")
-        assert [make.place_in(f.rgb) + 1 for f in plate.stream()] == [3, 4, 5]
+        assert [make.place_in(f.rgb) + 1 for f in map(plate.read, plate.frames)] == [3, 4, 5]
     with pytest.raises(MissingFrameError, match="13"):
         open_plate(path, frames="10-13")
     with open_plate(path, frames="11-14", missing="hold") as plate:
-        assert [make.place_in(f.rgb) + 1 for f in plate.stream()] == [11, 12, 12, 12]
+        assert [make.place_in(f.rgb) + 1 for f in map(plate.read, plate.frames)] == [11, 12, 12, 12]
     with pytest.raises(PlateError, match="layer"):
         open_plate(path, layer="diffuse")
     with pytest.raises(PlateError, match="views"):
         open_plate(path, view="left")
 
 
-def test_stream_when_descending_then_frames_are_right_and_threads_agree(tmp_path: Path) -> None:
+def test_read_when_descending_then_frames_are_right_and_threads_agree(tmp_path: Path) -> None:
     path = make.write_movie(tmp_path / "clip.mp4", make.numbered(24), options={"g": "12", "bf": "2"})
-    with open_plate(path) as plate:
+    with open_plate(path) as plate, ThreadPoolExecutor(3) as pool:
         order = list(range(24, 0, -1))
-        assert [make.place_in(f.rgb) + 1 for f in plate.stream(order, ahead=3)] == order
+        assert [make.place_in(f.rgb) + 1 for f in pool.map(plate.read, order)] == order

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,13 +72,13 @@ def test_read_when_any_frame_is_asked_for_then_it_is_that_file(shot: Path) -> No
         ("black", (1001, 1002, 1003, 1004, 1005, 1006), [0, 2, 0, 4, 0, 6]),
     ],
 )
-def test_stream_when_frames_are_missing_then_the_policy_fills_them(
+def test_read_when_frames_are_missing_then_the_policy_fills_them(
     shot: Path, policy: str, frames: tuple[int, ...], values: list[int]
 ) -> None:
     for f in (1001, 1003, 1005):
         (shot / f"shot.{f}.exr").unlink()
     with open_plate(shot / "shot.####.exr", frames="1001-1006", missing=policy) as plate:
-        read = list(plate.stream())
+        read = [plate.read(f) for f in plate.frames]
         assert plate.frames == frames
         assert [f.frame for f in read] == list(frames)
         assert [value(f) for f in read] == values
@@ -99,44 +100,21 @@ def test_open_plate_when_policy_or_range_is_unknown_then_usage_error(shot: Path)
         open_plate(shot, frames="many")
 
 
-def test_stream_when_order_is_any_then_frames_come_in_it(shot: Path) -> None:
-    with open_plate(shot) as plate:
-        for order in ([1006, 1005, 1004, 1003, 1002, 1001], [1002, 1002, 1006, 1001]):
-            for ahead in (0, 1, 2, 5):
-                assert [f.frame for f in plate.stream(order, ahead)] == order
+def test_read_when_order_is_any_and_threads_are_several_then_each_is_its_own(shot: Path) -> None:
+    with open_plate(shot) as plate, ThreadPoolExecutor(4) as pool:
+        order = [1006, 1001, 1002, 1002, 1005, 1003, 1004]
+        assert [(f.frame, value(f)) for f in pool.map(plate.read, order)] == [(f, f - 1000) for f in order]
 
 
-def test_stream_when_reader_runs_ahead_then_no_further_than_asked(shot: Path) -> None:
-    with open_plate(shot) as plate:
-        started: list[int] = []
-        lock = threading.Lock()
-        original = plate.read
-
-        def counted(frame: int) -> PlateFrame:
-            with lock:
-                started.append(frame)
-            return original(frame)
-
-        plate.read = counted  # type: ignore[method-assign]
-        stream = plate.stream(ahead=2)
-        next(stream)
-        assert len(started) <= 2 + 1
-        stream.close()
-        assert len(started) <= 3
-        assert not [t for t in threading.enumerate() if t.name.startswith("rotomem-read")]
-
-
-def test_stream_when_a_frame_is_damaged_then_error_comes_at_its_turn(shot: Path) -> None:
+def test_read_when_a_frame_is_damaged_then_the_error_names_it_and_others_are_read(shot: Path) -> None:
     broken = shot / "shot.1004.exr"
     data = bytearray(broken.read_bytes())
     data[-12:] = b"\xff" * 12
     broken.write_bytes(data)
     with open_plate(shot) as plate:
-        seen = []
         with pytest.raises(PlateError, match=r"shot\.1004\.exr.*frame=1004"):
-            for frame in plate.stream(ahead=3):
-                seen.append(frame.frame)
-        assert seen == [1001, 1002, 1003]
+            plate.read(1004)
+        assert value(plate.read(1005)) == 5
 
 
 def test_open_plate_when_a_header_differs_then_error_names_frame_and_file(shot: Path) -> None:
@@ -168,7 +146,7 @@ def test_open_plate_when_data_windows_vary_then_canvas_is_their_union(tmp_path: 
         assert plate.info.display_window == Window(0, 0, 20, 10)
         assert plate.info.canvas == Window(-3, -2, 26, 10)
         assert any("overscan" in n for n in plate.info.notes)
-        for frame in plate.stream():
+        for frame in map(plate.read, plate.frames):
             image = canvas_image(frame, plate.info.canvas)
             assert image.shape == (12, 29, 3) and image.dtype == np.float32
             x, y = windows[frame.frame]
@@ -359,7 +337,7 @@ for path in sys.stdin.read().split("\\n"):
     try:
         with open_plate(path) as plate:
             colour = NetworkColour(decide_colour(plate.info))
-            for frame in plate.stream():
+            for frame in map(plate.read, plate.frames):
                 picture, _ = colour.apply(canvas_image(frame, plate.info.canvas))
                 assert picture.min() >= 0 and picture.max() <= 1, "not in 0..1"
         print("ok", flush=True)

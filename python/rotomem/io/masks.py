@@ -64,31 +64,6 @@ class ObjectTable:
 
     names: Mapping[ObjectId, str] = field(default_factory=dict)
 
-    @property
-    def ids(self) -> tuple[ObjectId, ...]:
-        return tuple(self.names)
-
-    def name(self, number: ObjectId) -> str:
-        """The artist's name. Raises UsageError where there is no such object."""
-        if number not in self.names:
-            raise UsageError(f"there is no object {number}", remedy=self._known())
-        return self.names[number]
-
-    def id(self, name: str) -> ObjectId:
-        """The id of a name (or of a number written as one). Raises UsageError where there is no such object."""
-        for number, known in self.names.items():
-            if name == known:
-                return number
-        if name.isdigit() and int(name) in self.names:
-            return int(name)
-        raise UsageError(f"there is no object '{name}'", remedy=self._known())
-
-    def _known(self) -> str:
-        return "the objects are " + (", ".join(f"{k} ({n})" for k, n in self.names.items()) or "none")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
 
 @dataclass(frozen=True)
 class Keys:

@@ -195,17 +195,8 @@ class MatteWriter:
 
     # What the run is ------------------------------------------------------------------------------------------------
 
-    def path(self, frame: int, object: ObjectId | None = None) -> Path:
-        """The file of a frame (the movie, for a movie); `object` says which where each has its own."""
-        if object is None:
-            return self._path(frame, self._files[0])
-        for file in self._files:
-            if object in file.objects:
-                return self._path(frame, file)
-        raise UsageError(f"object {object} is not one of this run's: {_listed(self.objects)}")
-
     def paths(self, frame: int) -> tuple[Path, ...]:
-        """All files of a frame."""
+        """All files of a frame (the movies, for movies), in the order of the objects where each has its own."""
         return tuple(self._path(frame, file) for file in self._files)
 
     def _path(self, frame: int, file: _File) -> Path:

@@ -2,15 +2,14 @@
 
 `open_plate` looks at every frame's header before any pixel is read, so that a shot with a missing layer or another
 resolution on its last frame fails in the first second and not after an hour. `Plate.read` gives a frame as it lies on
-disk; `Plate.stream` reads a few frames ahead while the caller works.
+disk, from any thread.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -97,8 +96,6 @@ class PlateInfo:
 class _Source(Protocol):
     """Where pixels come from: a folder of stills or a movie."""
 
-    threads: int
-
     def file(self, source: int) -> Path: ...
 
     def read(self, frame: int, source: int) -> PlateFrame: ...
@@ -158,34 +155,6 @@ class Plate:
                 remedy="wait until it is rendered, then start again",
             )
         return found
-
-    def stream(self, frames: Iterable[int] | None = None, ahead: int = 2) -> Iterator[PlateFrame]:
-        """Frames in the order given (any order), at most `ahead` of them read before they are asked for.
-
-        frames   None: all, ascending
-        An unreadable frame raises when its turn comes; the frames before it have been delivered by then. Closing the
-        iterator stops the reading.
-        """
-        order = iter(self.frames if frames is None else frames)
-        if ahead <= 0:
-            for frame in order:
-                yield self.read(frame)
-            return
-        pool = ThreadPoolExecutor(min(ahead, self._source.threads), thread_name_prefix="rotomem-read")
-        coming: deque[Future[PlateFrame]] = deque()
-        try:
-            more = True
-            while more or coming:
-                while more and len(coming) < ahead:
-                    try:
-                        coming.append(pool.submit(self.read, next(order)))
-                    except StopIteration:
-                        more = False
-                if coming:
-                    # Popped before it is given out: the caller's frame is not held here as well.
-                    yield coming.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def close(self) -> None:
         """Let go of open files. A second call does nothing."""
@@ -282,8 +251,6 @@ def canvas_image(frame: PlateFrame, canvas: Window, *, dtype: DTypeLike = np.flo
 
 
 class _Stills:
-    threads = 4
-
     def __init__(self, files: Mapping[int, Path], layer: str, view: str | None) -> None:
         self._files = files
         self._layer = layer
@@ -479,8 +446,6 @@ def _notes(
 
 
 class _MovieFrames:
-    threads = 1  # one decoder: frames in order, or it would seek back and forth
-
     def __init__(self, path: Path) -> None:
         from rotomem.io.movie import Movie
 
