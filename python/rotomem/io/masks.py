@@ -328,7 +328,7 @@ class _Picture:
         if all(c in _VOC_PALETTE for c in kept):
             # An indexed label map that was saved as RGB: its colours are the indices.
             return self._objects(levels, [_VOC_PALETTE.get(c, 0) for c in colours], before, max_objects)
-        drawn = self._split(levels, before, max_objects, lambda i: not any(colours[i]), lambda i: _hex(colours[i]))
+        drawn = self._objects(levels, [_hex(c) if any(c) else "" for c in colours], before, max_objects)
         if all(any(c) for c in kept):
             self.note("the mask has no black background, so every colour is an object")
         return drawn
@@ -390,12 +390,14 @@ class _Picture:
         self.note(told + (f", soft on {100 * soft / coverage.size:.1f} %" if soft else ""))
         return [self._drawn(("id", 1), coverage)]
 
-    def _objects(self, levels: Levels, ids: list[int], before: int, max_objects: int) -> list[_Drawn]:
-        return self._split(levels, before, max_objects, lambda i: ids[i] == 0, lambda i: ids[i])
+    def _objects(self, levels: Levels, labels: Sequence[int | str], before: int, max_objects: int) -> list[_Drawn]:
+        """One row for each level that has pixels and is not background.
 
-    def _split(self, levels: Levels, before: int, max_objects: int, ground: Any, key: Any) -> list[_Drawn]:
-        """One row for each level that has pixels and is not background."""
-        present = [i for i in range(len(levels.values)) if levels.counts[i] and not ground(i)]
+        labels   of each level: its id, or its colour as text; 0 and "" are the background
+        before   how many levels there were with those of soft edges
+        """
+        kept = [(label, i) for i, label in enumerate(labels) if levels.counts[i]]
+        present = sorted((label, i) for label, i in kept if label)  # type: ignore[type-var]
         if len(present) > max_objects:
             raise self.error(
                 f"the mask holds {len(present)} different values, more than an artist draws objects "
@@ -403,14 +405,14 @@ class _Picture:
                 "save it as a palette or label picture without anti-aliasing, or give one soft matte per object as "
                 "NAME@FRAME=PATH",
             )
-        drawn = []
-        for i in sorted(present, key=key):
-            kind = "colour" if isinstance(key(i), str) else "id"
-            drawn.append(self._drawn((kind, key(i)), (levels.index == i).astype(np.float32)))
+        drawn = [
+            self._drawn(("colour" if isinstance(label, str) else "id", label), (levels.index == i).astype(np.float32))
+            for label, i in present
+        ]
         if not drawn:
             return [self._drawn(("id", 1), np.zeros(levels.index.shape, np.float32))]
         text = "labels " + ", ".join(f"{d.key[1]} ({_share(d.alpha)})" for d in drawn)
-        faint = before - len(present) - sum(1 for i in range(len(levels.values)) if levels.counts[i] and ground(i))
+        faint = before - len(kept)
         if faint > 0:
             text += f"; {faint} value{'s' if faint > 1 else ''} found only on edges went to the neighbouring label"
         self.note(text)
