@@ -77,7 +77,9 @@ def add_parser(subparsers: SubParsers) -> None:
     run = parser.add_argument_group("run")
     existing = run.add_mutually_exclusive_group()
     existing.add_argument(
-        "--resume", action="store_true", help="redo what is missing, damaged or made with other settings"
+        "--resume",
+        action="store_true",
+        help="redo what is missing, damaged, or made with other settings or from other plate files",
     )
     existing.add_argument("--overwrite", action="store_true", help="replace mattes that exist")
     run.add_argument("--dry-run", action="store_true", help="look at everything, write nothing")

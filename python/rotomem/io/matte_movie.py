@@ -157,8 +157,10 @@ class MatteMovie:
             self._stack.__exit__(type(error), error, error.__traceback__)
 
 
-def _reason(error: Exception) -> str:
-    """Why, without number and file name: the name would be the temporary one."""
+def _reason(error: Exception) -> OSError | str:
+    """Why, without the file name, which would be the temporary one; the system's errors keep their number."""
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, os.strerror(error.errno))
     return str(getattr(error, "strerror", None) or error)
 
 
