@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -37,10 +37,10 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.pipeline import Clock, WriteBehind, read_ahead
 from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
 from rotomem.engine.session import Session
-from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, MaskError, OutputError, UsageError
+from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, OutputError, UsageError
 from rotomem.io.atomic import cannot_write
 from rotomem.io.colour import NetworkColour, TamedPixels, tame
-from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
+from rotomem.io.masks import Masks, load_masks
 from rotomem.io.mattes import MatteWriter
 from rotomem.io.plate import Plate, canvas_image
 from rotomem.io.sequence import compact_frames
@@ -49,9 +49,6 @@ from rotomem.models.registry import load_model
 from rotomem.ops import backend
 from rotomem.types import KeyMask, ObjectId, PlateFrame
 
-Masks = str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path] | Keys
-
-_MASKS = "give FRAME=PATH or NAME@FRAME=PATH, for example 1001=key.png"
 _READ_THREADS = 2
 _READ_AHEAD = 3
 _WRITE_DEPTH = 2
@@ -293,7 +290,7 @@ class ShotRun:
             "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
             "session": " ".join(f"{k}={v}" for k, v in options.session().items()),
             "keys": "; ".join(f"{f} {','.join(names)}" for f, names in self.report.keys.items()),
-            "keys_hash": _hash_keys(self.keys),
+            "keys_hash": self.keys.digest(),
         }
         told.update({k.removeprefix("rotomem/"): v for k, v in self.colour.as_metadata().items()})
         if info.layer:
@@ -564,44 +561,6 @@ class ShotRun:
         report.tell_tamed(self._tamed)
 
 
-def load_masks(masks: Masks, plate: Plate) -> Keys:
-    """Keys from what `track` takes as masks. Raises UsageError where there are none, MaskError for a bad one."""
-    keys = masks if isinstance(masks, Keys) else load_keys(_mask_specs(masks), plate.info)
-    for frame in keys.by_frame:
-        if frame not in plate.frames:
-            raise MaskError(
-                f"frame {frame} of a key mask is not one the run delivers: {compact_frames(plate.frames)}",
-                remedy="widen the frame range; a key on a missing frame needs --missing hold or black, not skip",
-                frame=frame,
-            )
-    if not keys.by_frame:
-        raise UsageError("there is no key mask", remedy="give at least one")
-    return keys
-
-
-def _mask_specs(masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path]) -> list[MaskSpec]:
-    if isinstance(masks, str):
-        masks = [masks]
-    elif isinstance(masks, Mapping):
-        for where, path in masks.items():
-            if not isinstance(where, (int, str)) or not isinstance(path, (str, os.PathLike)):
-                raise UsageError(
-                    f"masks holds {type(where).__name__} -> {type(path).__name__}",
-                    remedy='give frame -> path, such as {1001: "key.png"}; pixels go in as Keys',
-                )
-        masks = [f"{where}={os.fspath(path)}" for where, path in masks.items()]
-    elif not isinstance(masks, Iterable):
-        raise UsageError(f"masks is {masks!r} ({type(masks).__name__})", remedy=_MASKS)
-    specs = []
-    for mask in masks:
-        if not isinstance(mask, (str, MaskSpec)):
-            raise UsageError(f"masks holds a value of type {type(mask).__name__}", remedy=_MASKS)
-        specs.append(parse_mask(mask) if isinstance(mask, str) else mask)
-    if not specs:
-        raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
-    return specs
-
-
 def _empty(key: KeyMask) -> frozenset[ObjectId]:
     """Objects that a key says are absent."""
     return frozenset(i for i, alpha in zip(key.objects, key.alpha, strict=True) if not alpha.any())
@@ -651,12 +610,3 @@ def _spooled(folder: Path | None, frame: int) -> Path:
 def _without_pixels(frame: PlateFrame) -> PlateFrame:
     """The frame as a matte needs it: windows and metadata, of the pixels the shape only."""
     return replace(frame, rgb=np.broadcast_to(frame.rgb.dtype.type(0), frame.rgb.shape), alpha=None)
-
-
-def _hash_keys(keys: Keys) -> str:
-    """Which keys a matte was made from: frames, ids and every value."""
-    digest = hashlib.blake2b(digest_size=8)
-    for frame, key in sorted(keys.by_frame.items()):
-        digest.update(f"{frame} {key.objects} {key.alpha.shape}".encode())
-        digest.update(np.ascontiguousarray(key.alpha).data)
-    return digest.hexdigest()

@@ -8,11 +8,12 @@ v / 255, a half value stays as it is.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from numpy.typing import NDArray
 from rotomem.errors import InputError, MaskError, UsageError
 from rotomem.io.exr import Channel, StillHeader, read_header, read_still, shown
 from rotomem.io.labels import Levels, find_levels, fold_edges, fold_noise, is_soft_matte, levels_of
-from rotomem.io.plate import PlateInfo
+from rotomem.io.plate import Plate, PlateInfo
 from rotomem.io.sequence import compact_frames, find_frames
 from rotomem.types import KeyMask, ObjectId, Window
 
 MAX_OBJECTS = 64
 """Labels one mask may hold before it is taken for an accident."""
 
+_MASKS = "give FRAME=PATH or NAME@FRAME=PATH, for example 1001=key.png"
 _UNNAMED = re.compile(r"^\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _NAMED = re.compile(r"^(.*?)@\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _DEFAULT_NAME = re.compile(r"obj([1-9]\d*)")
@@ -76,6 +78,18 @@ class Keys:
     objects: ObjectTable
     by_frame: Mapping[int, KeyMask]
     notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Which keys these are: frames, ids and every value."""
+        digest = hashlib.blake2b(digest_size=8)
+        for frame, key in sorted(self.by_frame.items()):
+            digest.update(f"{frame} {key.objects} {key.alpha.shape}".encode())
+            digest.update(np.ascontiguousarray(key.alpha).data)
+        return digest.hexdigest()
+
+
+Masks = str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path] | Keys
+"""What `load_masks` takes for key masks."""
 
 
 def parse_mask(text: str) -> MaskSpec:
@@ -715,6 +729,44 @@ def load_keys(specs: Sequence[MaskSpec], info: PlateInfo, *, max_objects: int = 
     notes.extend(f"colour {d} is {names[n]}" for n, d in _colours(ids))
     keys = {frame: _merge(frame, parts, ids, info, notes) for frame, parts in sorted(by_frame.items())}
     return Keys(ObjectTable(names), keys, tuple(dict.fromkeys(notes)))
+
+
+def load_masks(masks: Masks, plate: Plate) -> Keys:
+    """Keys from what `track` takes as masks. Raises UsageError where there are none, MaskError for a bad one."""
+    keys = masks if isinstance(masks, Keys) else load_keys(_mask_specs(masks), plate.info)
+    for frame in keys.by_frame:
+        if frame not in plate.frames:
+            raise MaskError(
+                f"frame {frame} of a key mask is not one the run delivers: {compact_frames(plate.frames)}",
+                remedy="widen the frame range; a key on a missing frame needs --missing hold or black, not skip",
+                frame=frame,
+            )
+    if not keys.by_frame:
+        raise UsageError("there is no key mask", remedy="give at least one")
+    return keys
+
+
+def _mask_specs(masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path]) -> list[MaskSpec]:
+    if isinstance(masks, str):
+        masks = [masks]
+    elif isinstance(masks, Mapping):
+        for where, path in masks.items():
+            if not isinstance(where, (int, str)) or not isinstance(path, (str, os.PathLike)):
+                raise UsageError(
+                    f"masks holds {type(where).__name__} -> {type(path).__name__}",
+                    remedy='give frame -> path, such as {1001: "key.png"}; pixels go in as Keys',
+                )
+        masks = [f"{where}={os.fspath(path)}" for where, path in masks.items()]
+    elif not isinstance(masks, Iterable):
+        raise UsageError(f"masks is {masks!r} ({type(masks).__name__})", remedy=_MASKS)
+    specs = []
+    for mask in masks:
+        if not isinstance(mask, (str, MaskSpec)):
+            raise UsageError(f"masks holds a value of type {type(mask).__name__}", remedy=_MASKS)
+        specs.append(parse_mask(mask) if isinstance(mask, str) else mask)
+    if not specs:
+        raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
+    return specs
 
 
 def _give_ids(drawn: list[_Drawn]) -> dict[tuple[str, Any], ObjectId]:
