@@ -52,6 +52,10 @@ class MemorySettings:
     long_term: bool = True
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _fitting(field.name, value, str(field.type).split(" | ")))
+
         def at_least(name: str, least: int) -> None:
             value = getattr(self, name)
             if value < least:

@@ -25,8 +25,9 @@ from rotomem.types import ObjectId
 class Session:
     """A shot being tracked: give it frames in order, some with masks, and it says where the objects are.
 
-    Masks may come on any step; objects may appear on any of them. Frames with a mask stay in memory for good;
-    the memory is bounded whatever the length of the shot. The same steps give the same bytes.
+    Masks may come on any step; objects may appear on any of them. Frames with a mask stay in memory for good, with
+    what holds on them for every object; the memory is bounded whatever the length of the shot. The same steps give
+    the same bytes on one machine with one number of threads (memory reads: with any number).
 
     model                from `load_model` or `build_model`
     mem_every            frames between two memory frames
@@ -56,8 +57,8 @@ class Session:
         deep_update_every: int = TrackOptions.deep_update_every,
         size: int | None = DEFAULT_SIZE,
     ) -> None:
-        if size is not None and size < model.plan.stride:
-            raise UsageError(f"size is {size}", remedy=f"give {model.plan.stride} or more, or None")
+        if size is not None and not (isinstance(size, int) and size >= model.plan.stride):
+            raise UsageError(f"size is {size!r}", remedy=f"give a whole number of {model.plan.stride} or more, or None")
         self.model = model.eval()
         self.settings = MemorySettings(
             mem_every=mem_every,
@@ -80,6 +81,7 @@ class Session:
         self._step = -1
         self._last_memory = 0
         self._last_deep = 0
+        self._ended = False
 
     @property
     def objects(self) -> tuple[ObjectId, ...]:
@@ -101,20 +103,28 @@ class Session:
         mask      [H, W] uint8 label map (0 background), or [O, H, W] float coverage 0..1, a row per id of `objects`
         objects   ids this mask speaks for; default: those in the label map. An id spoken for without a pixel is
                   absent on this frame; a known object that is not spoken for is segmented as usual.
-        last      this is the shot's last frame: nothing is memorised
+        last      this is the shot's last frame: nothing is memorised, and no step may follow
         returns   [O+1, H, W] float32 probabilities that sum to 1, background first, then `self.objects`
 
-        Raises EmptyMemoryError before the first mask; ShapeError naming the argument and the sizes;
-        MemoryStateError where a mask brings back an object that was removed.
+        A step that raises leaves the session as it was. Raises EmptyMemoryError before the first mask; ShapeError
+        naming the argument and the sizes; UsageError for ids that are none; MemoryStateError after the last frame,
+        and where a mask brings back an object that was removed.
         """
+        if self._ended:
+            raise MemoryStateError("this session has taken its last frame", remedy="start a new session")
         picture, height, width = self._picture(image)
         given, ids = self._given(mask, objects, height, width)
         if not len(self._rows) and given is None:
+            if self._rows.removed:
+                self._step += 1
+                return np.ones((1, height, width), np.float32)
             raise EmptyMemoryError(
-                "the session has seen no mask yet", remedy="give a mask with the first step of a shot"
+                "the session has seen no mask yet" if mask is None else "the first mask shows no object",
+                remedy="give a mask with the first step of a shot",
             )
         self._shape = (height, width)
         self._step += 1
+        self._ended = last
         known = len(self._rows)
         new = self._rows.add(ids)
 
@@ -199,7 +209,7 @@ class Session:
 
     def _picture(self, image: NDArray[np.float32] | Tensor) -> tuple[Tensor, int, int]:
         """The framed network picture [1, 3, h, w], and the size of the one that came."""
-        tensor = torch.as_tensor(image)
+        tensor = _tensor(image, "image")
         if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
             raise ShapeError(f"image is {tuple(tensor.shape)}, expected [H, W, 3]", step=self._step + 1)
         if not tensor.is_floating_point():
@@ -216,6 +226,10 @@ class Session:
                 step=self._step + 1,
             )
         network = to_network(tensor.to(self._device, torch.float32), *self._network_size(height, width))
+        if not bool(torch.isfinite(network).all()):
+            raise ShapeError(
+                "image holds a NaN or an infinity", remedy="tame the picture first", step=self._step + 1
+            )
         framed = self.model.framing.image(network.permute(2, 0, 1)[None])
         return framed.contiguous(memory_format=torch.channels_last), height, width
 
@@ -231,7 +245,8 @@ class Session:
             if objects is not None:
                 raise UsageError("objects without a mask", remedy="give the mask that speaks for them")
             return None, ()
-        tensor = torch.as_tensor(mask)
+        tensor = _tensor(mask, "mask")
+        objects = (objects,) if isinstance(objects, int) else objects
         if tensor.shape[-2:] != (height, width) or tensor.ndim not in (2, 3):
             raise ShapeError(
                 f"mask is {tuple(tensor.shape)}, expected [{height}, {width}] or [O, {height}, {width}]",
@@ -244,7 +259,7 @@ class Session:
                     remedy="give coverage as [O, H, W] with objects=",
                     step=self._step + 1,
                 )
-            found = tuple(int(i) for i in torch.unique(tensor) if i > 0)
+            found = tuple(int(i) for i in torch.unique(tensor) if i != 0)
             ids = found if objects is None else tuple(objects)
             if stray := set(found) - set(ids):
                 raise UsageError(
@@ -282,6 +297,18 @@ class Session:
     def _precision(self) -> Any:
         dtype = self.model.compute_dtype
         return nullcontext() if dtype == torch.float32 else torch.autocast(self._device.type, dtype)
+
+
+def _tensor(array: NDArray[Any] | Tensor, name: str) -> Tensor:
+    """A picture or mask as a tensor, whatever its strides, byte order and width of integers."""
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise ShapeError(f"{name} is of type {array.dtype}, expected numbers")
+    kind = array.dtype.newbyteorder("=") if array.dtype.kind == "f" or array.dtype == np.uint8 else np.dtype(np.int64)
+    array = np.ascontiguousarray(array, kind)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 class _TimedReader:

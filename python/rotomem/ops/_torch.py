@@ -126,7 +126,7 @@ def read_memory(
     positions = query_key.shape[2]
     tensors = (key, query_key, value, shrinkage, selection)
     grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    block = positions if grad else max(1, _BLOCK // (batch * elements))
+    block = positions if grad else max(1, _BLOCK // max(batch * elements, 1))
     use = torch.zeros(batch, elements, dtype=torch.int64, device=key.device) if need_usage else None
     values = _wide(value)
     blocks: list[Tensor] = []
@@ -178,7 +178,7 @@ def _gather(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 def most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
     """Indices [B, count] of the most used valid elements, most used first, equal usage to the lower index."""
-    order = torch.nan_to_num(usage.double(), nan=-_INF)
+    order = usage.double().masked_fill(usage.isnan(), -_INF)
     if valid is not None:
         # Two stable sorts: by usage, then invalid ones last.
         by_usage = order.sort(dim=1, descending=True, stable=True).indices
@@ -211,7 +211,7 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     elements = usage.shape[0]
     if elements <= keep:
         return torch.arange(elements, device=usage.device)
-    order = torch.nan_to_num(usage.double(), nan=-_INF)
+    order = usage.double().masked_fill(usage.isnan(), -_INF)
     ranked = order.sort(descending=True, stable=True)
     survivors = (order > ranked.values[keep]).nonzero().squeeze(1)  # [keep] is the (N - keep)-th smallest
     return survivors if survivors.numel() else ranked.indices[:keep].sort().values

@@ -66,6 +66,7 @@ def consolidate(
     _check.shape("candidate_value", candidate_value, (batch, None, None, elements), "[B, O, CV, N]")
     _check.floating("candidate_value", candidate_value)
     _check.shape("usage", usage, (batch, elements), "[B, N]")
+    _check.floating("usage", usage)
     _check.mask(valid, batch, elements)
     if index is None:
         if count < 1:
@@ -75,6 +76,9 @@ def consolidate(
         index = _most_used(usage, min(count, elements), valid)
     else:
         _check.shape("index", index, (batch, None), "[B, P]")
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise ShapeError(f"index is {index.dtype}", remedy="pass whole numbers, int64")
+        index = index.long()
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < elements:
             raise ShapeError(
                 f"index goes from {int(index.min())} to {int(index.max())}, there are {elements} candidates",
