@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -398,7 +400,7 @@ def test_mem_every_when_three_then_every_third_frame_is_memorised() -> None:
 
 
 def test_deep_update_when_every_fourth_frame_then_the_decoder_updates_in_between() -> None:
-    """Asynchronous mode: the decoder's update runs on every frame, the deep one only on memory frames that are due."""
+    """Asynchronous mode: the decoder updates on every frame, the deep update comes on memory frames that are due."""
     model = tiny_model()
     deep: list[int] = []
     session = Session(model, size=None, mem_every=2, deep_update_every=4)
@@ -410,7 +412,7 @@ def test_deep_update_when_every_fourth_frame_then_the_decoder_updates_in_between
         session.step(picture(t), labels((1, 4, 4, 12)) if t == 0 else None)
         states.append(session._sensory)
     assert deep == [4, 8]
-    assert all(not torch.equal(a, b) for a, b in zip(states[1:], states[2:], strict=False))
+    assert all(not torch.equal(a, b) for a, b in pairwise(states[1:]))
 
 
 def test_merge_when_a_drawn_object_covers_another_then_it_hides_it() -> None:

@@ -58,7 +58,7 @@ class Session:
         size: int | None = DEFAULT_SIZE,
     ) -> None:
         if size is not None and not (isinstance(size, int) and size >= model.plan.stride):
-            raise UsageError(f"size is {size!r}", remedy=f"give a whole number of {model.plan.stride} or more, or None")
+            raise UsageError(f"size is {size!r}", remedy=f"give a whole number from {model.plan.stride}, or None")
         self.model = model.eval()
         self.settings = MemorySettings(
             mem_every=mem_every,
