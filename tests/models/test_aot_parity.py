@@ -105,9 +105,7 @@ def test_reference_frame_when_recorded_then_every_intermediate_matches(shared: P
     close(features.projected, rec.arrays["rec_t0_proj"], "projection")
     close(tokens(features.positions), rec.arrays["rec_t0_pos_emb"], "positions", 1e-5)
     close(tokens(ours.model.embed_identities(labels(rec, 0)).detach()), rec.arrays["rec_t0_id_emb"], "identities")
-    for layer, (memory, output) in enumerate(
-        zip(ours.reference_memory.long, ours.reference.outputs, strict=True)
-    ):
+    for layer, (memory, output) in enumerate(zip(ours.reference_memory.long, ours.reference.outputs, strict=True)):
         close(tokens(memory.key), rec.arrays[f"rec_t0_lt_k{layer}"], f"key {layer}")
         close(tokens(memory.value), rec.arrays[f"rec_t0_lt_v{layer}"], f"value {layer}")
         close(tokens(output), rec.arrays[f"rec_t0_lstt_out{layer}"], f"output {layer}")

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rotomem.errors import ShapeError, UsageError
-from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD
+from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, ResizeToGrid
 from rotomem.models.layers.lstt import LSTTBlock, MemoryLookup, Tokens, sine_positions
 from rotomem.models.layers.mobilenet import MobileNetV2
 from rotomem.models.layers.norm import as_map, as_tokens, freeze_norms
@@ -286,6 +286,7 @@ class AOT(nn.Module):
         self.LSTT = LSTT(config)
         self.decoder = FPN(config, widths)
         self._depth = config.layers
+        self.framing = ResizeToGrid(16, offset=1 if config.align_corners else 0)
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -313,11 +314,12 @@ class AOT(nn.Module):
         h, w = image.shape[-2:]
         if h % 16 != extra or w % 16 != extra or min(h, w) < 16:
             raise ShapeError(
-                f"image is {w}x{h}", remedy="resize both sides to 16k" + ("+1" if extra else "") + " with ResizeToGrid"
+                f"image is {w}x{h}",
+                remedy="resize both sides to 16k" + ("+1" if extra else "") + " with the model's framing",
             )
         f4, f8, f16, last = self.encoder((image - cast(Tensor, self._mean)) / cast(Tensor, self._std))
         projected = self.encoder_projector(last)
-        positions = sine_positions(*projected.shape[-2:], self.config.width, like=projected)
+        positions = sine_positions(projected.shape[2], projected.shape[3], self.config.width, like=projected)
         return AOTFeatures(f4, f8, f16, projected, positions)
 
     def embed_identities(self, labels: Tensor) -> Tensor:
@@ -412,3 +414,32 @@ class AOT(nn.Module):
         """[B, C, h/4, w/4] to [B, C, height, width], as the published code brings logits to the picture."""
         size = (height, width)
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.config.align_corners)
+
+
+def split_labels(labels: Tensor, identities: int) -> list[Tensor]:
+    """Labels [B, h, w] of any number of objects as those of each pass: 1..identities, objects of others are 0.
+
+    Pass i speaks for the labels i*identities+1 to (i+1)*identities; there is one pass where there is no object.
+    """
+    most = int(labels.max()) if labels.numel() else 0
+    passes = []
+    for first in range(0, max(most, 1), identities):
+        own = (labels > first) & (labels <= first + identities)
+        passes.append(torch.where(own, labels - first, 0))
+    return passes
+
+
+def join_passes(logits: Sequence[Tensor], objects: Sequence[int]) -> Tensor:
+    """Logits of several passes [B, identities+1, h, w] as one [B, O+1, h, w], background first.
+
+    objects   in each pass; O is their sum
+
+    The background is what every pass calls background: q_0 = prod_i p_i0; the objects keep their p, and the logits
+    are log(q / (1 - q)) with q held inside [1e-5, 1 - 1e-5]. A single pass goes through as it is.
+    """
+    if len(logits) == 1:
+        return logits[0][:, : objects[0] + 1]
+    each = [x.float().softmax(1) for x in logits]
+    background = torch.stack([p[:, :1] for p in each]).prod(0)
+    own = [p[:, 1 : n + 1] for p, n in zip(each, objects, strict=True)]
+    return torch.logit(torch.cat([background, *own], 1).clamp(1e-5, 1 - 1e-5))

@@ -101,8 +101,8 @@ class ShortTermAttention(nn.Module):
         out   = sum_place softmax(score) * (value + relative_emb_v[place])
     Places outside of the map take no part. `relative_emb_k` sees the query unscaled.
 
-    Rows of queries meet whole rows of keys in a matrix product, of which the band |dx| <= reach is kept: some products
-    are wasted, but memory is O(N*(side^2 + x)) and nothing of size N x N is ever made.
+    Rows of queries meet whole rows of keys in a matrix product, of which the band |dx| <= reach is kept: products are
+    wasted, but memory is O(N*(side^2 + x)) and nothing of size N x N is ever made.
     """
 
     def __init__(self, width: int, heads: int, reach: int = 7) -> None:
@@ -129,16 +129,17 @@ class ShortTermAttention(nn.Module):
         scores = torch.stack(
             [_band(scaled @ key[:, dy : dy + y].transpose(2, 3), side) for dy in range(side)], 3
         )  # [n, y, x, dy, dx]
-        bias = self.relative_emb_k(as_map(query, y, x)).view(n, side * side, y, x)
+        bias = self.relative_emb_k(as_map(query, y, x)).reshape(n, side * side, y, x)
         scores = scores.flatten(3) + bias.permute(0, 2, 3, 1)
         scores = scores.masked_fill(_outside(y, x, reach, query.device), -math.inf)
-        weights = scores.float().softmax(3).to(value.dtype)
+        precise = torch.promote_types(scores.dtype, torch.float32)
+        weights = scores.softmax(3, dtype=precise).to(value.dtype)
         relative = self.relative_emb_v.transpose(1, 2)  # [heads, places, d]
-        out = (weights.view(b, self.heads, y * x, -1) @ relative).view(n, y, x, d)
+        out = (weights.reshape(b, self.heads, y * x, -1) @ relative).reshape(n, y, x, d)
         bands = weights.unflatten(3, (side, side))
         for dy in range(side):
             out = out + _unband(bands[:, :, :, dy]) @ value[:, dy : dy + y]
-        merged = out.view(b, self.heads, y * x, d).transpose(1, 2).flatten(2)
+        merged = out.reshape(b, self.heads, y * x, d).transpose(1, 2).flatten(2)
         projected: Tensor = self.projection(merged)
         return projected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -71,8 +72,7 @@ class MobileNetV2(nn.Module):
         out = []
         start = 0
         for end in _ENDS:
-            for block in self.features[start:end]:
-                x = block(x)
+            x = cast(nn.Sequential, self.features[start:end])(x)
             out.append(x)
             start = end
         return tuple(out)
