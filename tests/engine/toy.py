@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rotomem.models.interface import VOSModel
+from rotomem.models.stcn import STCN, STCNConfig
+from rotomem.models.stm import STM, STMConfig
 from rotomem.models.xmem import XMem, XMemConfig
 
 TINY = XMemConfig(
@@ -49,3 +54,29 @@ def labels(*objects: tuple[int, int, int, int], height: int = 48, width: int = 6
     for label, top, left, side in objects:
         out[top : top + side, left : left + side] = label
     return out
+
+
+def tiny_stcn(seed: int = 0) -> STCN:
+    """As `tiny_model`, with one affinity and a memory that grows."""
+    config = STCNConfig("basic", 8, (8, 12, 16), (1, 1, 1), 8, (8, 8, 12), (1, 1, 1), 16, 16, 16, (16, 16, 8))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = STCN(config).eval()
+    with torch.no_grad():
+        model.decoder.compress.conv1.weight[:, :16].mul_(4)
+        model.decoder.pred.weight.mul_(20)
+    return model
+
+
+def tiny_stm(seed: int = 0) -> STM:
+    """As `tiny_model`, with keys per object and the previous frame always in memory."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = STM(STMConfig("basic", 8, (8, 12, 16), (1, 1, 1), 16, 16, 16)).eval()
+    with torch.no_grad():
+        model.Decoder.convFM.weight[:, :16].mul_(4)
+        model.Decoder.pred2.weight.mul_(20)
+    return model
+
+
+MODELS: dict[str, Callable[[], VOSModel]] = {"xmem": tiny_model, "stcn": tiny_stcn, "stm": tiny_stm}

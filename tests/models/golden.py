@@ -11,8 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from torch import Tensor
+
+from rotomem.models.interface import VOSModel
 
 
 @lru_cache
@@ -56,3 +59,40 @@ def recording(shared: Path, name: str) -> Recording:
     with np.load(shared / "models/golden" / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     return Recording(json.loads(str(arrays.pop("config"))), arrays)
+
+
+def close(ours: NDArray[Any], published: NDArray[Any], what: str, limit: float = 1e-4) -> None:
+    """Relative to the tensor's own scale, as the recordings' README suggests."""
+    error = np.abs(ours - published).max() / max(np.abs(published).max(), 1e-6)
+    assert error < limit, f"{what}: relative error {error:.2e}"
+
+
+def spy_on(model: VOSModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What passes between engine and model from now on: features, readout, decoded, masks, memorised."""
+    seen: dict[str, Any] = {}
+    encode_frame, encode_mask, decode = model.encode_frame, model.encode_mask, model.decode
+
+    def spy_frame(image: Tensor) -> Any:
+        seen["features"] = encode_frame(image)
+        return seen["features"]
+
+    def spy_decode(features: Any, memory: Any, sensory: Any, **options: Any) -> Any:
+        read = memory.read
+
+        def spy_read(query: Any, *, layer: int = 0) -> Any:
+            seen["readout"] = read(query, layer=layer)
+            return seen["readout"]
+
+        memory.read = spy_read
+        seen["decoded"] = decode(features, memory, sensory, **options)
+        return seen["decoded"]
+
+    def spy_mask(image: Any, features: Any, masks: Any, *rest: Any, **options: Any) -> Any:
+        seen["masks"] = masks
+        seen["memorised"] = encode_mask(image, features, masks, *rest, **options)
+        return seen["memorised"]
+
+    monkeypatch.setattr(model, "encode_frame", spy_frame)
+    monkeypatch.setattr(model, "decode", spy_decode)
+    monkeypatch.setattr(model, "encode_mask", spy_mask)
+    return seen

@@ -9,8 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 import rotomem
-from engine.toy import TINY, tiny_model
+from engine.toy import MODELS, TINY, tiny_model
 from rotomem.errors import CheckpointError, UsageError
+from rotomem.models.interface import VOSModel
+from rotomem.models.registry import REGISTRY, read_state_dict
+from rotomem.models.stcn import STCN
+from rotomem.models.stm import STM
 from rotomem.models.xmem import XMem
 
 
@@ -118,3 +122,17 @@ def test_load_model_when_device_or_dtype_is_wrong_then_usage_error(tmp_path: Pat
 def test_build_model_when_a_setting_is_given_then_the_network_has_it() -> None:
     model = rotomem.build_model("xmem-s", value_dim=96)
     assert model.plan.value_dim == 96
+
+
+@pytest.mark.parametrize("name, kind", (("xmem", XMem), ("stcn", STCN), ("stm", STM)))
+def test_load_model_when_a_checkpoint_has_no_name_then_its_keys_tell_the_model(
+    tmp_path: Path, name: str, kind: type[VOSModel]
+) -> None:
+    model = MODELS[name]()
+    path = tmp_path / "weights.pth"
+    torch.save({f"module.{k}": v for k, v in model.state_dict().items()}, path)
+    loaded = rotomem.load_model(path, device="cpu", dtype="float32")
+    assert type(loaded) is kind and loaded.plan == model.plan
+    keys = read_state_dict(path)
+    claims = [n for n, e in REGISTRY.items() if e.recognise and e.recognise(keys)]
+    assert claims == [name]

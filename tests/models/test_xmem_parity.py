@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import rotomem
 from rotomem.engine.memory import Store
@@ -15,7 +14,7 @@ from rotomem.engine.session import Session
 from rotomem.models.interface import VOSModel
 from rotomem.ops import backend
 
-from .golden import Recording, recording, seeded_state_dict
+from .golden import Recording, close, recording, seeded_state_dict, spy_on
 
 NAMES = ("xmem", "xmem_evict", "xmem_pad")
 
@@ -47,12 +46,6 @@ def run(session: Session, rec: Recording, steps: int) -> None:
         session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
 
 
-def close(ours: np.ndarray, published: np.ndarray, what: str, limit: float = 1e-4) -> None:
-    """Relative to the tensor's own scale, as the recordings' README suggests."""
-    error = np.abs(ours - published).max() / max(np.abs(published).max(), 1e-6)
-    assert error < limit, f"{what}: relative error {error:.2e}"
-
-
 # One element of xmem_pad's sensory state sits on the slope of a tanh with large arguments: summing a convolution in
 # another order alone moves it by 8e-5 to 1.1e-4, the mean of all elements by 1e-6.
 SENSORY = 2e-4
@@ -79,9 +72,7 @@ def test_session_when_the_recorded_clip_is_stepped_then_probabilities_match(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("when", ("before", "after"))
-def test_memory_when_recorded_then_every_store_matches(
-    shared: Path, model: VOSModel, name: str, when: str
-) -> None:
+def test_memory_when_recorded_then_every_store_matches(shared: Path, model: VOSModel, name: str, when: str) -> None:
     rec = recording(shared, name)
     session = session_of(model, rec.config)
     run(session, rec, rec.config["record_t"] + (when == "after"))
@@ -113,32 +104,7 @@ def test_network_when_recorded_then_features_and_readout_match(
     rec = recording(shared, name)
     session = session_of(model, rec.config)
     run(session, rec, rec.config["record_t"])
-    seen: dict[str, Any] = {}
-    encode_frame, encode_mask, decode = model.encode_frame, model.encode_mask, model.decode
-
-    def spy_frame(image: torch.Tensor) -> Any:
-        seen["features"] = encode_frame(image)
-        return seen["features"]
-
-    def spy_decode(features: Any, memory: Any, sensory: Any, **options: Any) -> Any:
-        read = memory.read
-
-        def spy_read(query: Any, *, layer: int = 0) -> Any:
-            seen["readout"] = read(query, layer=layer)
-            return seen["readout"]
-
-        memory.read = spy_read
-        seen["decoded"] = decode(features, memory, sensory, **options)
-        return seen["decoded"]
-
-    def spy_mask(image: Any, features: Any, masks: Any, *rest: Any, **options: Any) -> Any:
-        seen["masks"] = masks
-        seen["memorised"] = encode_mask(image, features, masks, *rest, **options)
-        return seen["memorised"]
-
-    monkeypatch.setattr(model, "encode_frame", spy_frame)
-    monkeypatch.setattr(model, "decode", spy_decode)
-    monkeypatch.setattr(model, "encode_mask", spy_mask)
+    seen = spy_on(model, monkeypatch)
     session.step(rec.frames[rec.config["record_t"]])
     close(seen["features"].key.numpy(), rec.arrays["rec_key"], "key")
     close(seen["features"].selection.numpy(), rec.arrays["rec_selection"], "selection")

@@ -57,13 +57,22 @@ def add_parser(subparsers: SubParsers) -> None:
 
     memory = parser.add_argument_group("memory")
     memory.add_argument("--mem-every", type=int, metavar="N", help="memorise every Nth frame (%(default)s)")
-    memory.add_argument("--top-k", type=_top_k, metavar="N", help="elements a pixel attends to, or all (%(default)s)")
+    memory.add_argument(
+        "--top-k", type=_top_k, metavar="N", help="elements a pixel attends to, all, or model: its own (%(default)s)"
+    )
     memory.add_argument("--min-working-frames", type=int, metavar="N")
     memory.add_argument("--max-working-frames", type=int, metavar="N")
     memory.add_argument("--prototypes", type=int, metavar="N")
     memory.add_argument("--max-long-term", type=int, metavar="N")
     memory.add_argument(
-        "--no-long-term", dest="long_term", action="store_false", help="keep every memory frame; memory then grows"
+        "--long-term",
+        action=argparse.BooleanOptionalAction,
+        help="bound the memory, or keep every memory frame so that it grows (default: as the model was published)",
+    )
+    memory.add_argument(
+        "--include-last",
+        action=argparse.BooleanOptionalAction,
+        help="keep the previous frame in memory until the next one is kept (default: as the model was published)",
     )
     memory.add_argument("--deep-update-every", type=int, metavar="N", help="-1: with every memory frame")
 
@@ -136,8 +145,10 @@ def _size(text: str) -> int | None:
     return None if text == "full" else _positive(text, " or full")
 
 
-def _top_k(text: str) -> int | None:
-    return None if text == "all" else _positive(text, " or all")
+def _top_k(text: str) -> int | str | None:
+    if text == "model":
+        return text
+    return None if text == "all" else _positive(text, ", all or model")
 
 
 def _positive(text: str, otherwise: str = "") -> int:

@@ -20,11 +20,16 @@ from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
 def consolidate_if_full(bank: MemoryBank) -> bool:
     """Move the older part of working memory into long-term memory where it has reached its limit.
 
+    Keys of STM and STCN carry neither shrinkage nor selection, which prototypes are made with: there a bounded
+    memory lets its oldest frames go instead. Pinned frames stay in either case.
+
     Returns whether anything moved. Call it after a frame was memorised.
     """
     settings = bank.settings
-    if not (settings.long_term and bank.plan.consolidates):
+    if not settings.long_term:
         return False
+    if not bank.plan.consolidates:
+        return any([_drop_oldest(pool, settings.max_working_frames - 1) for pool in bank.layers])
     moved = False
     for pool in bank.layers:
         # The permanent first frame counts as one of max_working_frames, whatever else is pinned.
@@ -38,6 +43,16 @@ def consolidate_if_full(bank: MemoryBank) -> bool:
         _compress(pool, candidate, settings.prototypes)
         moved = True
     return moved
+
+
+def _drop_oldest(pool: Pool, frames: int) -> bool:
+    """Keep the newest `frames` working frames; whether any went."""
+    working = pool.of(Store.WORKING)
+    held = pool["frame"][working].unique()
+    if held.numel() <= frames:
+        return False
+    pool.keep(~(working & torch.isin(pool["frame"], held[: held.numel() - frames])))
+    return True
 
 
 def _forget(pool: Pool, settings: MemorySettings) -> None:

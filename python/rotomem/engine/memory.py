@@ -4,7 +4,7 @@ All elements of a layer lie in one pool, each marked with the store it belongs t
 usage are shared by all objects; values are per object. Objects that appeared on the same frame form a bucket:
 they have seen the same elements, so one `valid` row per bucket says which elements of the pool they may read.
 Nothing is ever matched by position from the end, so a late object's values stay with their keys whatever is
-consolidated or forgotten around them.
+consolidated or forgotten around them. Where keys depend on the mask (STM) they lie in the bucket, beside the values.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Store(IntEnum):
     LONG_TERM = 0
     WORKING = 1
     PERMANENT = 2
+    LATEST = 3  # the previous frame where it is no memory frame; gives way to the next frame that is kept
 
 
 @dataclass
@@ -38,10 +39,12 @@ class Bucket:
 
     value    [O, capacity, CV] float32, rows of elements they have not seen are zero and never read
     valid    [capacity] bool, elements they have seen
+    key      [O, capacity, CK] float32 where the plan says keys_per_object, else [O, capacity, 0]
     """
 
     value: Tensor
     valid: Tensor
+    key: Tensor
 
     @property
     def objects(self) -> int:
@@ -52,8 +55,8 @@ class Bucket:
 class Pool:
     """Elements of one layer; the first `size` rows of every tensor are in use.
 
-    key [capacity, CK], shrinkage [capacity], selection [capacity, CK], use and life [capacity] float32;
-    store [capacity] int8 and frame [capacity] int64 (the step an element was memorised on; prototypes: -1)
+    key, selection [capacity, CK] (CK = 0 where every object has keys of its own), shrinkage, use and life [capacity]
+    float32; store [capacity] int8 and frame [capacity] int64 (the step an element was memorised on; prototypes: -1)
     """
 
     plan: MemoryPlan
@@ -64,9 +67,10 @@ class Pool:
 
     def __post_init__(self) -> None:
         self._rows: dict[str, Tensor] = {}
+        shared = 0 if self.plan.keys_per_object else self.plan.key_dim
         for name, shape, dtype in (
-            ("key", (self.plan.key_dim,), torch.float32),
-            ("selection", (self.plan.key_dim,), torch.float32),
+            ("key", (shared,), torch.float32),
+            ("selection", (shared,), torch.float32),
             ("shrinkage", (), torch.float32),
             ("use", (), torch.float32),
             ("life", (), torch.float32),
@@ -97,6 +101,7 @@ class Pool:
         for bucket in self.buckets:
             bucket.value = _grown(bucket.value, self.capacity, 1, self.size)
             bucket.valid = _grown(bucket.valid, self.capacity, 0, self.size)
+            bucket.key = _grown(bucket.key, self.capacity, 1, self.size)
 
     def append(
         self,
@@ -107,11 +112,13 @@ class Pool:
         valid: list[Tensor | None],
         store: Store,
         step: int,
+        keys: list[Tensor] | None = None,
     ) -> None:
         """Add n elements.
 
         key [n, CK], shrinkage [n] or None (ones), selection [n, CK] or None (ones);
-        values: [O, n, CV] a bucket; valid: [n] bool a bucket, None for all
+        values: [O, n, CV] a bucket; valid: [n] bool a bucket, None for all; keys: [O, n, CK] a bucket where objects
+        have their own, None where they share
         """
         n = key.shape[0]
         self.reserve(self.size + n)
@@ -129,6 +136,8 @@ class Pool:
         for bucket, value, seen in zip(self.buckets, values, valid, strict=True):
             bucket.value[:, span] = value
             bucket.valid[span] = True if seen is None else seen
+        for bucket, own in zip(self.buckets, keys or (), strict=keys is not None):
+            bucket.key[:, span] = own
         self.size += n
 
     def keep(self, mask: Tensor) -> None:
@@ -139,17 +148,19 @@ class Pool:
             rows[:n] = rows[: self.size][index]
         for bucket in self.buckets:
             bucket.value[:, :n] = bucket.value[:, : self.size][:, index]
+            bucket.key[:, :n] = bucket.key[:, : self.size][:, index]
             bucket.valid[:n] = bucket.valid[: self.size][index]
             bucket.valid[n:] = False
         self.size = n
 
     def add_bucket(self, objects: int) -> None:
         """Room for objects that have seen none of the elements so far."""
-        shape = (objects, self.capacity, self.plan.value_dim)
+        own = self.plan.key_dim if self.plan.keys_per_object else 0
         self.buckets.append(
             Bucket(
-                torch.zeros(shape, device=self.device),
+                torch.zeros((objects, self.capacity, self.plan.value_dim), device=self.device),
                 torch.zeros(self.capacity, dtype=torch.bool, device=self.device),
+                torch.zeros((objects, self.capacity, own), device=self.device),
             )
         )
 
@@ -158,6 +169,7 @@ class Pool:
         for i, bucket in enumerate(self.buckets):
             if row < bucket.objects:
                 bucket.value = torch.cat([bucket.value[:row], bucket.value[row + 1 :]])
+                bucket.key = torch.cat([bucket.key[:row], bucket.key[row + 1 :]])
                 if bucket.objects == 0:
                     del self.buckets[i]
                 break
@@ -185,10 +197,9 @@ class MemoryBank:
     """
 
     def __init__(self, plan: MemoryPlan, settings: MemorySettings, device: torch.device) -> None:
-        if plan.keys_per_object or plan.slots is not None or plan.latest_frame:
+        if plan.slots is not None:
             raise UsageError(
-                "this memory bank holds shared keys and growing memories only",
-                remedy="models with keys per object, fixed slots or a latest-frame memory are not supported yet",
+                "this memory bank holds growing memories only", remedy="models with fixed slots are not supported yet"
             )
         self.plan = plan
         self.settings = settings
@@ -204,7 +215,7 @@ class MemoryBank:
         """Bytes held by all tensors, spare capacity included."""
         total = 0
         for pool in self.layers:
-            tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid))]
+            tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid, b.key))]
             total += sum(t.numel() * t.element_size() for t in tensors)
         return total
 
@@ -218,27 +229,33 @@ class MemoryBank:
         for pool in self.layers:
             pool.remove_row(row)
 
-    def memorise(self, elements: tuple[MemoryElements, ...], *, permanent: bool, step: int) -> None:
-        """Keep what one frame leaves: for good where the artist drew it, else in working memory.
+    def memorise(self, elements: tuple[MemoryElements, ...], *, store: Store, step: int) -> None:
+        """Keep what one frame leaves; a frame that was kept as the latest only gives way to it.
 
-        elements   one a layer, batch 1, values of all objects in row order
+        elements   one a layer, batch 1, values (and keys, where these are per object) of all objects in row order
+        store      PERMANENT where the artist drew the frame, WORKING for a memory frame, else LATEST
         """
-        store = Store.PERMANENT if permanent else Store.WORKING
         for pool, e in zip(self.layers, elements, strict=True):
+            latest = pool.of(Store.LATEST)
+            if bool(latest.any()):
+                pool.keep(~latest)
             if self.settings.long_term and self.plan.consolidates:
                 # All at once: growing later would hold the old memory beside the new.
-                frames = 1 + self.settings.max_working_frames
+                frames = 1 + self.settings.max_working_frames + self.settings.include_last
                 pool.reserve(frames * e.key.shape[-2] * e.key.shape[-1] + self.settings.max_long_term)
             values = e.value[0].flatten(2).transpose(1, 2)  # [O, n, CV]
-            rows = torch.split(values, [b.objects for b in pool.buckets])
+            counts = [b.objects for b in pool.buckets]
+            rows = torch.split(values, counts)
+            own = e.key[0].flatten(2).transpose(1, 2) if self.plan.keys_per_object else None  # [O, n, CK]
             pool.append(
-                _columns(e.key),
+                values.new_zeros(values.shape[1], 0) if own is not None else _columns(e.key),
                 None if e.shrinkage is None else _columns(e.shrinkage)[:, 0],
                 None if e.selection is None else _columns(e.selection),
                 list(rows),
                 [None] * len(rows),
                 store,
                 step,
+                None if own is None else list(torch.split(own, counts)),
             )
 
     def read(self, query: Query, *, layer: int = 0) -> Tensor:
@@ -251,6 +268,8 @@ class MemoryBank:
         if pool.size == 0:
             raise EmptyMemoryError("memory was read before the first mask", remedy="step a frame with a mask first")
         y, x = query.key.shape[-2:]
+        if self.plan.keys_per_object:
+            return self._read_own(pool, query.key.flatten(2)).view(1, -1, self.plan.value_dim, y, x)
         key, shrinkage = pool["key"].T[None], pool["shrinkage"][None]
         anisotropic = self.plan.similarity == "anisotropic_l2"
         selection = query.selection.flatten(2) if query.selection is not None else None
@@ -275,6 +294,22 @@ class MemoryBank:
             parts.append(result.readout)
         readout = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return readout.view(1, -1, self.plan.value_dim, y, x)
+
+    def _read_own(self, pool: Pool, query: Tensor) -> Tensor:
+        """Readout [O, 1, CV, P] where every object has keys of its own: one affinity an object (STM, eq. 1)."""
+        parts = []
+        for bucket in pool.buckets:
+            valid = bucket.valid[: pool.size]
+            result = read_memory(
+                bucket.key[:, : pool.size].transpose(1, 2),
+                query.expand(bucket.objects, -1, -1),
+                bucket.value[:, None, : pool.size].transpose(2, 3),
+                top_k=self.settings.top_k,
+                similarity=self.plan.similarity,
+                valid=None if bool(valid.all()) else valid.expand(bucket.objects, -1),
+            )
+            parts.append(result.readout)
+        return torch.cat(parts)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 480
 """Shorter side of the network picture; what the method was trained and published at."""
 
+MODEL = "model"
+"""In the place of a setting: what the model declares."""
+
+
+def own_or(name: str, value: Any, declared: Any) -> Any:
+    """The setting, or what the model declares where it is MODEL. Raises UsageError for any other text."""
+    if not isinstance(value, str):
+        return value
+    if value != MODEL:
+        raise UsageError(f"{name} is {value!r}", remedy=f"give {MODEL!r} to leave it to the model, or a value")
+    return declared
+
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -41,6 +53,7 @@ class MemorySettings:
     prototypes           elements made by one consolidation
     max_long_term        elements long-term memory may hold
     long_term            False keeps every memory frame in working memory, which then grows with the shot
+    include_last         the previous frame is in memory even where it is no memory frame
     """
 
     mem_every: int = 5
@@ -50,6 +63,7 @@ class MemorySettings:
     prototypes: int = 128
     max_long_term: int = 10000
     long_term: bool = True
+    include_last: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -121,12 +135,13 @@ class TrackOptions:
     size: int | None = DEFAULT_SIZE
     rim: int = 0
     mem_every: int = MemorySettings.mem_every
-    top_k: int | None = MemorySettings.top_k
+    top_k: int | str | None = MODEL
     min_working_frames: int = MemorySettings.min_working_frames
     max_working_frames: int = MemorySettings.max_working_frames
     prototypes: int = MemorySettings.prototypes
     max_long_term: int = MemorySettings.max_long_term
-    long_term: bool = MemorySettings.long_term
+    long_term: bool | str = MODEL
+    include_last: bool | str = MODEL
     deep_update_every: int = -1
     format: str | None = None
     depth: str | None = None
@@ -143,6 +158,8 @@ class TrackOptions:
                 _check_model(value)
             else:
                 object.__setattr__(self, field.name, _fitting(field.name, value, str(field.type).split(" | ")))
+        for name in ("top_k", "long_term", "include_last"):
+            own_or(name, getattr(self, name), None)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rotomem.engine.consolidation import consolidate_if_full
 from rotomem.engine.geometry import fit, from_network, to_network
-from rotomem.engine.memory import MemoryBank
+from rotomem.engine.memory import MemoryBank, Store
 from rotomem.engine.objects import ObjectRows
-from rotomem.engine.options import DEFAULT_SIZE, MemorySettings, TrackOptions
+from rotomem.engine.options import DEFAULT_SIZE, MODEL, MemorySettings, TrackOptions, own_or
 from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
 from rotomem.models.interface import MemoryElements, Query, VOSModel
 from rotomem.types import ObjectId
@@ -26,16 +26,20 @@ class Session:
     """A shot being tracked: give it frames in order, some with masks, and it says where the objects are.
 
     Masks may come on any step; objects may appear on any of them. Frames with a mask stay in memory for good, with
-    what holds on them for every object; the memory is bounded whatever the length of the shot. The same steps give
-    the same bytes on one machine with one number of threads (memory reads: with any number).
+    what holds on them for every object; the memory is bounded whatever the length of the shot, unless the model's
+    authors had it grow (STM, STCN) and `long_term` is left to them. The same steps give the same bytes on one
+    machine with one number of threads (memory reads: with any number).
 
     model                from `load_model` or `build_model`
     mem_every            frames between two memory frames
-    top_k                elements a position attends to; None is a full softmax
+    top_k                elements a position attends to; None is a full softmax; "model": what the model declares
     min_working_frames, max_working_frames   working memory shrinks to the first number on reaching the second
     prototypes           long-term elements made each time
     max_long_term        long-term elements kept; the least used go first
-    long_term            False keeps every memory frame, so memory grows with the shot
+    long_term            True bounds the memory: frames become prototypes where the model consolidates, else those
+                         beyond max_working_frames go, oldest first. False keeps every memory frame, so memory grows
+                         with the shot. "model": as published, True where the model consolidates
+    include_last         the previous frame is in memory even where it is no memory frame; "model": as it declares
     deep_update_every    frames between deep updates of the sensory memory; negative: on every memory frame
     size                 shorter side of the picture the network sees; None or a size above the picture's own
                          leaves it as it is
@@ -48,12 +52,13 @@ class Session:
         model: VOSModel,
         *,
         mem_every: int = MemorySettings.mem_every,
-        top_k: int | None = MemorySettings.top_k,
+        top_k: int | str | None = MODEL,
         min_working_frames: int = MemorySettings.min_working_frames,
         max_working_frames: int = MemorySettings.max_working_frames,
         prototypes: int = MemorySettings.prototypes,
         max_long_term: int = MemorySettings.max_long_term,
-        long_term: bool = MemorySettings.long_term,
+        long_term: bool | str = MODEL,
+        include_last: bool | str = MODEL,
         deep_update_every: int = TrackOptions.deep_update_every,
         size: int | None = DEFAULT_SIZE,
     ) -> None:
@@ -62,12 +67,13 @@ class Session:
         self.model = model.eval()
         self.settings = MemorySettings(
             mem_every=mem_every,
-            top_k=top_k,
+            top_k=own_or("top_k", top_k, model.plan.top_k),
             min_working_frames=min_working_frames,
             max_working_frames=max_working_frames,
             prototypes=prototypes,
             max_long_term=max_long_term,
-            long_term=long_term,
+            long_term=own_or("long_term", long_term, model.plan.consolidates),
+            include_last=own_or("include_last", include_last, model.plan.latest_frame),
         )
         self.size = size
         self.deep_update_every = deep_update_every
@@ -145,15 +151,17 @@ class Session:
             if new:
                 self.memory.add_objects(len(new))
                 self._grow_sensory(len(new), probabilities)
-            if is_memory:
+            if is_memory or (self.settings.include_last and not last):
+                is_deep = is_deep and is_memory
+                masks = self._fed_back(probabilities[:, 1:], height, width)
                 with self._timed("encode_mask"):
-                    memorised = self.model.encode_mask(
-                        picture, features, probabilities[:, 1:], self._sensory, deep_update=is_deep
-                    )
+                    memorised = self.model.encode_mask(picture, features, masks, self._sensory, deep_update=is_deep)
+                store = Store.PERMANENT if given is not None else Store.WORKING if is_memory else Store.LATEST
                 with self._timed("memorise"):
-                    self.memory.memorise(memorised.elements, permanent=given is not None, step=self._step)
+                    self.memory.memorise(memorised.elements, store=store, step=self._step)
                     consolidate_if_full(self.memory)
-                self._last_memory = self._step
+                if is_memory:
+                    self._last_memory = self._step
                 if is_deep and memorised.sensory is not None:
                     self._sensory = memorised.sensory
                     self._last_deep = self._step
@@ -182,9 +190,7 @@ class Session:
             self._sensory = decoded.sensory
         return decoded.probabilities
 
-    def _merge(
-        self, segmented: Tensor | None, given: Tensor | None, ids: Sequence[ObjectId], known: int
-    ) -> Tensor:
+    def _merge(self, segmented: Tensor | None, given: Tensor | None, ids: Sequence[ObjectId], known: int) -> Tensor:
         """What holds on this frame [1, O+1, h, w]: the mask for the objects it speaks for, the network for others."""
         if given is None:
             assert segmented is not None
@@ -196,6 +202,13 @@ class Session:
         for i, object_id in enumerate(ids):
             masks[:, self._rows.row(object_id)] = given[:, i]
         return self.model.aggregate(masks)
+
+    def _fed_back(self, masks: Tensor, height: int, width: int) -> Tensor:
+        """Masks [1, O, h, w] as they are memorised."""
+        if not self.model.plan.clear_padding:
+            return masks
+        framing, size = self.model.framing, self._network_size(height, width)
+        return framing.mask(framing.restore(masks, *size))
 
     def _grow_sensory(self, new: int, like: Tensor) -> None:
         stride = self.model.plan.stride

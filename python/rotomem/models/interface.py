@@ -13,7 +13,7 @@ and keeps the elements that `encode_mask` returns in a bank that follows `model.
 How the five methods express themselves:
 
     ==========  ==================================================================================
-    STM         layers=1, keys_per_object, similarity "dot", top_k None, latest_frame
+    STM         layers=1, keys_per_object, similarity "dot", top_k None, latest_frame, clear_padding
     STCN        layers=1, similarity "l2", top_k 20
     XMem        layers=1, similarity "anisotropic_l2", top_k 30, sensory_dim 64, consolidates
     AOT         one layer per LSTT block, "dot", top_k None, latest_frame (short-term attention),
@@ -48,6 +48,7 @@ class MemoryPlan:
     sensory_dim         channels of the recurrent map per object; 0 where there is none
     feedback            what is memorised of a frame that was segmented: soft probabilities or argmax labels
     latest_frame        True where the previous frame is always in memory, memorised or not
+    clear_padding       True where masks are fed back without what the network saw in the padding around the picture
     slots               number of frames a memory of fixed size holds (STReMN); None where it grows
     consolidates        True where old elements can become long-term prototypes (needs shrinkage and selection)
     objects_per_pass    most objects one pass of the network can tell apart; None is any number
@@ -63,6 +64,7 @@ class MemoryPlan:
     sensory_dim: int = 0
     feedback: Literal["probabilities", "labels"] = "probabilities"
     latest_frame: bool = False
+    clear_padding: bool = False
     slots: int | None = None
     consolidates: bool = False
     objects_per_pass: int | None = None
@@ -199,6 +201,4 @@ class VOSModel(nn.Module, ABC):
         """The sensory memory of objects that were never seen: zeros, or None where the plan has none."""
         if not self.plan.sensory_dim:
             return None
-        return torch.zeros(
-            batch, objects, self.plan.sensory_dim, y, x, device=like.device, dtype=torch.float32
-        )
+        return torch.zeros(batch, objects, self.plan.sensory_dim, y, x, device=like.device, dtype=torch.float32)

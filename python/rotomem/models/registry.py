@@ -14,6 +14,8 @@ from torch import Tensor
 
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.interface import VOSModel
+from rotomem.models.stcn import STCN, STCNConfig
+from rotomem.models.stm import STM, STMConfig
 from rotomem.models.xmem import XMEM_S, XMem, XMemConfig
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -36,27 +38,32 @@ class ModelEntry:
     recognise: Callable[[Mapping[str, Tensor]], bool] | None = None
 
 
-def _build_xmem(default: XMemConfig) -> Callable[[Mapping[str, Tensor] | None, Mapping[str, Any]], VOSModel]:
+def _builder(
+    title: str, network: Callable[[Any], VOSModel], default: Any
+) -> Callable[[Mapping[str, Tensor] | None, Mapping[str, Any]], VOSModel]:
+    """The `build` of an architecture whose configuration is the dataclass `default` is of."""
+
     def build(state_dict: Mapping[str, Tensor] | None, config: Mapping[str, Any]) -> VOSModel:
-        known = {f.name for f in fields(XMemConfig)}
+        known = {f.name for f in fields(default)}
         if unknown := set(config) - known:
             raise UsageError(
-                f"XMem has no setting {', '.join(sorted(unknown))}", remedy="settings: " + ", ".join(sorted(known))
+                f"{title} has no setting {', '.join(sorted(unknown))}",
+                remedy="settings: " + ", ".join(sorted(known)),
             )
         if state_dict is None:
-            return XMem(replace(default, **config))
+            return network(replace(default, **config))
         # Stage-0 checkpoints know one object only: their first convolution lacks the "others" channel.
         conv = state_dict.get("value_encoder.conv1.weight")
         if conv is not None and conv.ndim == 4 and conv.shape[1] == 4:
             padded = torch.nn.functional.pad(conv, (0, 0, 0, 0, 0, 1))
             state_dict = {**state_dict, "value_encoder.conv1.weight": padded}
         try:
-            found = XMemConfig.from_state_dict(state_dict)
+            found = type(default).from_state_dict(state_dict)
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"the state_dict is no XMem checkpoint: {error} is missing", remedy="check which model it is of"
+                f"the state_dict is no {title} checkpoint: {error} is missing", remedy="check which model it is of"
             ) from None
-        model = XMem(replace(found, **config))
+        model = network(replace(found, **config))
         _load(model, state_dict)
         return model
 
@@ -88,17 +95,31 @@ def _load(model: VOSModel, state_dict: Mapping[str, Tensor]) -> None:
 
 REGISTRY: dict[str, ModelEntry] = {
     "xmem-s": ModelEntry(
-        _build_xmem(XMEM_S),
+        _builder("XMem", XMem, XMEM_S),
         _WEIGHTS / "xmem-s.safetensors",
         "Apache-2.0",
         "XMem with narrow networks, trained by rotomem on freely licensed pictures alone",
     ),
     "xmem": ModelEntry(
-        _build_xmem(XMemConfig()),
+        _builder("XMem", XMem, XMemConfig()),
         None,
         "bring your own: the published weights are for research",
         "XMem at its published size; takes the published state_dict",
         recognise=lambda keys: "key_proj.d_proj.weight" in keys and "value_encoder.conv1.weight" in keys,
+    ),
+    "stcn": ModelEntry(
+        _builder("STCN", STCN, STCNConfig()),
+        None,
+        "bring your own: the published weights are for research",
+        "STCN at its published size; takes the published state_dict",
+        recognise=lambda keys: "key_comp.weight" in keys and "decoder.compress.conv1.weight" in keys,
+    ),
+    "stm": ModelEntry(
+        _builder("STM", STM, STMConfig()),
+        None,
+        "bring your own: the published weights are not for commercial use (CC BY-NC-SA 4.0)",
+        "STM at its published size; takes the published state_dict",
+        recognise=lambda keys: "KV_Q_r4.Key.weight" in keys and "Encoder_M.conv1_o.weight" in keys,
     ),
 }
 
@@ -106,7 +127,7 @@ REGISTRY: dict[str, ModelEntry] = {
 def build_model(name: str, state_dict: Mapping[str, Tensor] | None = None, **config: Any) -> VOSModel:
     """A model of a known architecture on the CPU, in float32, for inference.
 
-    name         "xmem" or "xmem-s"
+    name         "xmem-s", "xmem", "stcn" or "stm"
     state_dict   published keys, a `module.` prefix allowed; widths are read from its shapes. None: random weights
     config       fields of the model's configuration that differ from its default
 

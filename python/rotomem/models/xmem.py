@@ -25,8 +25,9 @@ from rotomem.models.interface import (
 )
 from rotomem.models.layers.aggregate import aggregate_logits
 from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, per_object
+from rotomem.models.layers.encoders import KeyEncoder, ValueEncoder, stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
-from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
+from rotomem.models.layers.resnet import out_widths
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,6 @@ class XMemConfig:
         def rows(key: str) -> int:
             return state_dict[key].shape[0]
 
-        def depth(prefix: str) -> int:
-            n = len(prefix)
-            return 1 + max(int(k[n:].split(".")[0]) for k in state_dict if k.startswith(prefix))
-
         stages = ("key_encoder.res2.", "key_encoder.layer2.", "key_encoder.layer3.")
         value_stages = tuple(f"value_encoder.layer{i}." for i in (1, 2, 3))
         hidden = "decoder.hidden_update.transform.weight"
@@ -71,10 +68,10 @@ class XMemConfig:
             key_block="bottleneck" if bottleneck else "basic",
             key_stem=rows("key_encoder.conv1.weight"),
             key_planes=cast("tuple[int, int, int]", tuple(rows(f"{s}0.conv1.weight") for s in stages)),
-            key_depths=cast("tuple[int, int, int]", tuple(depth(s) for s in stages)),
+            key_depths=cast("tuple[int, int, int]", tuple(stage_depth(state_dict, s) for s in stages)),
             value_stem=rows("value_encoder.conv1.weight"),
             value_planes=cast("tuple[int, int, int]", tuple(rows(f"{s}0.conv1.weight") for s in value_stages)),
-            value_depths=cast("tuple[int, int, int]", tuple(depth(s) for s in value_stages)),
+            value_depths=cast("tuple[int, int, int]", tuple(stage_depth(state_dict, s) for s in value_stages)),
             key_dim=rows("key_proj.key_proj.weight"),
             value_dim=rows("value_encoder.fuser.block2.conv2.weight"),
             sensory_dim=rows(hidden) // 3 if hidden in state_dict else 0,
@@ -117,28 +114,6 @@ class FrameFeatures:
     f16: Tensor
     f8: Tensor
     f4: Tensor
-
-
-class KeyEncoder(nn.Module):
-    """Frame to features at strides 16, 8, 4 (section 3.5). The published names are mixed: res2, layer2, layer3."""
-
-    def __init__(self, config: XMemConfig) -> None:
-        super().__init__()
-        block = BLOCKS[config.key_block]
-        w2, w3, _ = out_widths(config.key_block, config.key_planes)
-        p2, p3, p4 = config.key_planes
-        d2, d3, d4 = config.key_depths
-        self.conv1 = nn.Conv2d(3, config.key_stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.key_stem)
-        self.res2 = make_stage(block, config.key_stem, p2, d2, 1)
-        self.layer2 = make_stage(block, w2, p3, d3, 2)
-        self.layer3 = make_stage(block, w3, p4, d4, 2)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
-        f4 = self.res2(x)
-        f8 = self.layer2(f4)
-        return self.layer3(f8), f8, f4
 
 
 class KeyProjection(nn.Module):
@@ -187,35 +162,12 @@ class HiddenReinforcer(nn.Module):
         return _sensory_step(self.transform, value, h)
 
 
-class ValueEncoder(nn.Module):
+class XMemValueEncoder(ValueEncoder):
     """Frame and mask of one object to its value (section 3.5); also the deep update (section 3.3)."""
 
     def __init__(self, config: XMemConfig, f16_dim: int) -> None:
-        super().__init__()
-        basic = BLOCKS["basic"]
-        p2, p3, p4 = config.value_planes
-        d2, d3, d4 = config.value_depths
-        self.conv1 = nn.Conv2d(5, config.value_stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.value_stem)
-        self.layer1 = make_stage(basic, config.value_stem, p2, d2, 1)
-        self.layer2 = make_stage(basic, p2, p3, d3, 2)
-        self.layer3 = make_stage(basic, p3, p4, d4, 2)
-        self.fuser = FeatureFusion(f16_dim, p4, config.value_dim)
-        self.hidden_reinforce = (
-            HiddenReinforcer(config.value_dim, config.sensory_dim) if config.sensory_dim else None
-        )
-
-    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        """image [B, 3, h, w] normalised, f16 [B, C, y, x], masks [B, O, h, w]; returns [B, O, CV, y, x]."""
-        b, o = masks.shape[:2]
-        others = masks.sum(1, keepdim=True) - masks
-        if o == 1:
-            others = torch.zeros_like(masks)
-        picture = image[:, None].expand(b, o, *image.shape[1:])
-        g = torch.cat([picture, masks[:, :, None], others[:, :, None]], 2).flatten(0, 1)
-        g = F.relu(F.max_pool2d(self.bn1(self.conv1(g)), 3, 2, 1))
-        g = self.layer3(self.layer2(self.layer1(g)))
-        return self.fuser(f16, g.view(b, o, *g.shape[1:]))
+        super().__init__(config.value_stem, config.value_planes, config.value_depths, f16_dim, config.value_dim)
+        self.hidden_reinforce = HiddenReinforcer(config.value_dim, config.sensory_dim) if config.sensory_dim else None
 
 
 class HiddenUpdate(nn.Module):
@@ -282,8 +234,8 @@ class XMem(VOSModel):
         super().__init__()
         self.config = config = config or XMemConfig()
         f16_dim = out_widths(config.key_block, config.key_planes)[2]
-        self.key_encoder = KeyEncoder(config)
-        self.value_encoder = ValueEncoder(config, f16_dim)
+        self.key_encoder = KeyEncoder(config.key_block, config.key_stem, config.key_planes, config.key_depths)
+        self.value_encoder = XMemValueEncoder(config, f16_dim)
         self.key_proj = KeyProjection(f16_dim, config.key_dim)
         self.decoder = Decoder(config)
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

@@ -30,8 +30,8 @@ class ResBlock(nn.Module):
         out = self.conv2(F.relu(self.conv1(F.relu(x))))
         return out + (x if self.downsample is None else self.downsample(x))
 
-    def fused(self, frame: Tensor, objects: Tensor) -> Tensor:
-        """The block on cat[frame, objects], the frame's share computed once for all objects.
+    def fused(self, frame: Tensor, objects: Tensor, *, objects_first: bool = False) -> Tensor:
+        """The block on cat[frame, objects], or the reverse, the frame's share computed once for all objects.
 
         A convolution of a concatenation is the sum of two convolutions, so only the order of rounding differs.
         frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]
@@ -39,18 +39,20 @@ class ResBlock(nn.Module):
         assert self.downsample is not None
         b, o = objects.shape[:2]
         flat = objects.flatten(0, 1)
-        out = _split_conv(self.conv1, F.relu(frame), F.relu(flat), o)
-        out = self.conv2(F.relu(out)) + _split_conv(self.downsample, frame, flat, o)
+        out = split_conv(self.conv1, F.relu(frame), F.relu(flat), o, objects_first)
+        out = self.conv2(F.relu(out)) + split_conv(self.downsample, frame, flat, o, objects_first)
         return out.view(b, o, *out.shape[1:])
 
 
-def _split_conv(conv: nn.Conv2d, frame: Tensor, objects: Tensor, o: int) -> Tensor:
-    """conv(cat[frame repeated, objects]) for frame [B, CF, ...] and objects [B*O, CO, ...]."""
-    cf = frame.shape[1]
+def split_conv(conv: nn.Conv2d, frame: Tensor, objects: Tensor, o: int, objects_first: bool = False) -> Tensor:
+    """conv(cat[frame repeated, objects]), or the reverse, for frame [B, CF, ...] and objects [B*O, CO, ...]."""
     if o == 1:
-        return conv(torch.cat([frame, objects], 1))
-    shared = F.conv2d(frame, conv.weight[:, :cf], conv.bias, padding=conv.padding)  # type: ignore[arg-type]
-    own = F.conv2d(objects, conv.weight[:, cf:], None, padding=conv.padding)  # type: ignore[arg-type]
+        return conv(torch.cat([objects, frame] if objects_first else [frame, objects], 1))
+    first = objects.shape[1] if objects_first else frame.shape[1]
+    weights = conv.weight[:, :first], conv.weight[:, first:]
+    of_objects, of_frame = weights if objects_first else weights[::-1]
+    shared = F.conv2d(frame, of_frame, conv.bias, padding=conv.padding)  # type: ignore[arg-type]
+    own = F.conv2d(objects, of_objects, None, padding=conv.padding)  # type: ignore[arg-type]
     b = frame.shape[0]
     return (own.view(b, o, *own.shape[1:]) + shared[:, None]).flatten(0, 1)
 
@@ -61,9 +63,7 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.mlp = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
-        )
+        self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
@@ -103,15 +103,16 @@ class CBAM(nn.Module):
 class FeatureFusion(nn.Module):
     """Frame features and object features to one map per object: g = block1(cat); g = block2(g + CBAM(g))."""
 
-    def __init__(self, frame_dim: int, object_dim: int, out_dim: int) -> None:
+    def __init__(self, frame_dim: int, object_dim: int, out_dim: int, *, objects_first: bool = False) -> None:
         super().__init__()
+        self.objects_first = objects_first
         self.block1 = ResBlock(frame_dim + object_dim, out_dim)
         self.attention = CBAM(out_dim)
         self.block2 = ResBlock(out_dim, out_dim)
 
     def forward(self, frame: Tensor, objects: Tensor) -> Tensor:
         """frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]."""
-        g = self.block1.fused(frame, objects)
+        g = self.block1.fused(frame, objects, objects_first=self.objects_first)
         b, o = g.shape[:2]
         g = g.flatten(0, 1)
         g = self.block2(g + self.attention(g))

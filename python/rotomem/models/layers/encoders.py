@@ -1,0 +1,82 @@
+"""Encoders that STCN and XMem share, in the published parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rotomem.models.layers.blocks import FeatureFusion
+from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
+
+
+class KeyEncoder(nn.Module):
+    """Frame to features at strides 16, 8, 4. The published names are mixed: res2, layer2, layer3."""
+
+    def __init__(self, block: str, stem: int, planes: Sequence[int], depths: Sequence[int]) -> None:
+        super().__init__()
+        kind = BLOCKS[block]
+        w2, w3, _ = out_widths(block, planes)
+        p2, p3, p4 = planes
+        d2, d3, d4 = depths
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.res2 = make_stage(kind, stem, p2, d2, 1)
+        self.layer2 = make_stage(kind, w2, p3, d3, 2)
+        self.layer3 = make_stage(kind, w3, p4, d4, 2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """image [B, 3, h, w] normalised; returns f16, f8, f4."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        f4 = self.res2(x)
+        f8 = self.layer2(f4)
+        return self.layer3(f8), f8, f4
+
+
+class ValueEncoder(nn.Module):
+    """Frame and mask of one object to its value: a ResNet of basic blocks on five channels, then a fuser.
+
+    conv_bias       STCN has biases before its norms, XMem has none
+    objects_first   the order in which object and frame features meet in the fuser: STCN's, not XMem's
+    """
+
+    def __init__(
+        self,
+        stem: int,
+        planes: Sequence[int],
+        depths: Sequence[int],
+        f16_dim: int,
+        value_dim: int,
+        *,
+        conv_bias: bool = False,
+        objects_first: bool = False,
+    ) -> None:
+        super().__init__()
+        basic = BLOCKS["basic"]
+        p2, p3, p4 = planes
+        d2, d3, d4 = depths
+        self.conv1 = nn.Conv2d(5, stem, 7, 2, 3, bias=conv_bias)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = make_stage(basic, stem, p2, d2, 1, conv_bias)
+        self.layer2 = make_stage(basic, p2, p3, d3, 2, conv_bias)
+        self.layer3 = make_stage(basic, p3, p4, d4, 2, conv_bias)
+        self.fuser = FeatureFusion(f16_dim, p4, value_dim, objects_first=objects_first)
+
+    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
+        """image [B, 3, h, w] normalised, f16 [B, C, y, x], masks [B, O, h, w]; returns [B, O, CV, y, x]."""
+        b, o = masks.shape[:2]
+        others = masks.sum(1, keepdim=True) - masks
+        if o == 1:
+            others = torch.zeros_like(masks)
+        picture = image[:, None].expand(b, o, *image.shape[1:])
+        g = torch.cat([picture, masks[:, :, None], others[:, :, None]], 2).flatten(0, 1)
+        g = F.relu(F.max_pool2d(self.bn1(self.conv1(g)), 3, 2, 1))
+        g = self.layer3(self.layer2(self.layer1(g)))
+        return self.fuser(f16, g.view(b, o, *g.shape[1:]))
+
+
+def stage_depth(keys: Iterable[str], stage: str) -> int:
+    """Blocks in a stage of a checkpoint, its name given with the dot. Raises ValueError where there is none."""
+    return 1 + max(int(k[len(stage) :].split(".")[0]) for k in keys if k.startswith(stage))

@@ -1,0 +1,128 @@
+"""What the engine promises holds for every model, whatever its keys, its feedback and its bounds are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rotomem.engine.memory import Store
+from rotomem.engine.session import Session
+from rotomem.models.interface import MemoryElements, Query
+from rotomem.ops import backend
+
+from .toy import MODELS, labels, picture, tiny_model, tiny_stcn, tiny_stm
+
+BOUNDED: dict[str, Any] = dict(
+    mem_every=1, min_working_frames=2, max_working_frames=4, prototypes=6, max_long_term=12, long_term=True
+)
+
+
+def run(session: Session, steps: int) -> list[np.ndarray]:
+    """One object from the start, a second on step 3."""
+    masks = {0: labels((1, 4, 4, 12)), 3: labels((2, 20, 30, 16))}
+    return [session.step(picture(t), masks.get(t)) for t in range(steps)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_session_when_objects_come_and_go_then_every_model_follows(name: str) -> None:
+    session = Session(MODELS[name](), size=None, **BOUNDED)
+    results = run(session, 8)
+    assert [r.shape[0] for r in results] == [2, 2, 2, 3, 3, 3, 3, 3]
+    assert all(np.isfinite(r).all() and np.allclose(r.sum(0), 1, atol=1e-5) for r in results)
+    assert results[3][2, 25, 35] > 0.99
+    session.remove(1)
+    for t in range(8, 12):
+        assert session.step(picture(t)).shape == (2, 48, 64)
+    assert session.step(picture(12), labels((5, 4, 4, 12))).shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_memory_when_bounded_then_its_bytes_are_constant_and_drawn_frames_stay(name: str) -> None:
+    session = Session(MODELS[name](), size=None, **BOUNDED)
+    run(session, 20)
+    held = session.memory.nbytes, session.memory.size
+    for t in range(20, 60):
+        session.step(picture(t))
+    assert session.memory.nbytes == held[0] and session.memory.size <= held[1] + 5 * 12
+    pool = session.memory.layers[0]
+    assert set(pool["frame"][pool.of(Store.PERMANENT)].tolist()) == {0, 3}
+    assert pool["frame"][pool.of(Store.WORKING)].unique().numel() <= 3
+
+
+@pytest.mark.parametrize("name, frames", (("stcn", 12), ("stm", 12)))
+def test_memory_when_sizes_are_left_to_the_model_then_it_grows_as_published(name: str, frames: int) -> None:
+    session = Session(MODELS[name](), size=None, mem_every=1)
+    run(session, frames)
+    assert session.memory.layers[0]["frame"].unique().tolist() == list(range(frames))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_sessions_when_stepped_alike_then_bytes_are_equal(name: str) -> None:
+    runs = [run(Session(MODELS[name](), size=None, **BOUNDED), 9) for _ in range(2)]
+    assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("which", backend.available())
+def test_late_object_when_keys_are_per_object_then_it_reads_what_it_has_seen(which: str) -> None:
+    """Against a softmax over the object's own elements, in float64."""
+    session = Session(tiny_stm(), size=None, mem_every=1)
+    run(session, 6)
+    pool = session.memory.layers[0]
+    query = torch.randn(1, 16, 3, 4, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode(), backend.use(which):
+        readout = session.memory.read(Query(query))[0].flatten(2)
+    for row, start in enumerate((0, 3)):
+        seen = pool["frame"] >= start
+        key, value = (x[0, : pool.size][seen].double() for x in (pool.buckets[row].key, pool.buckets[row].value))
+        weights = (key @ query[0].flatten(1).double() / 16**0.5).softmax(0)
+        assert torch.allclose(readout[row].double(), value.T @ weights, atol=1e-5)
+
+
+def test_memory_when_rows_go_and_frames_are_dropped_then_own_keys_stay_with_their_values() -> None:
+    model = tiny_stm()
+    session = Session(model, size=None, **BOUNDED)
+    left: dict[int, MemoryElements] = {}
+    encode_mask = model.encode_mask
+
+    def spy(*args: Any, **options: Any) -> Any:
+        memorised = encode_mask(*args, **options)
+        left[session._step] = memorised.elements[0]
+        return memorised
+
+    model.encode_mask = spy  # type: ignore[method-assign]
+    run(session, 9)
+    session.remove(1)
+    session.step(picture(9))
+    pool = session.memory.layers[0]
+    (bucket,) = pool.buckets
+    for frame in pool["frame"].unique().tolist():
+        at = pool["frame"] == frame
+        row = 0 if frame == 9 else 1
+        assert torch.equal(bucket.key[0, : pool.size][at], left[frame].key[0, row].flatten(1).T)
+        assert torch.equal(bucket.value[0, : pool.size][at], left[frame].value[0, row].flatten(1).T)
+    assert pool["frame"].unique().tolist() == [3, 7, 8, 9]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_include_last_when_on_then_the_previous_frame_gives_way_to_the_next(name: str) -> None:
+    session = Session(MODELS[name](), size=None, mem_every=3, include_last=True)
+    held = []
+    for t in range(6):
+        session.step(picture(t), labels((1, 4, 4, 12)) if t == 0 else None)
+        held.append(session.memory.layers[0]["frame"].unique().tolist())
+    assert held == [[0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5]]
+
+
+def test_session_when_nothing_is_said_then_the_models_own_settings_hold() -> None:
+    for model, top_k, last, bounded in (
+        (tiny_model(), 30, False, True),
+        (tiny_stcn(), 20, False, False),
+        (tiny_stm(), None, True, False),
+    ):
+        settings = Session(model).settings
+        assert (settings.top_k, settings.include_last, settings.long_term) == (top_k, last, bounded)
+    assert Session(tiny_model(), top_k=30).settings == Session(tiny_model()).settings
+    assert Session(tiny_stm(), top_k=7, include_last=False).settings.top_k == 7
