@@ -51,7 +51,7 @@ def test_track_when_openjd_then_its_words(shot, tmp_path, capsys):
 def test_track_when_bar_then_it_ends_with_all_frames(shot, tmp_path, capsys):
     assert main([*shot, "-o", str(tmp_path / "out"), "--progress", "bar"]) == 0
     said = capsys.readouterr().out
-    assert "8/8" in said and "fps" in said and "MiB" in said
+    assert "8/8" in said and "fps" in said and "iB" in said
 
 
 def test_track_when_quiet_then_silent(shot, tmp_path, capsys):
