@@ -148,7 +148,7 @@ def _size(text: str) -> int | None:
 def _top_k(text: str) -> int | str | None:
     if text == "model":
         return text
-    return None if text == "all" else _positive(text, ", all or model")
+    return None if text == "all" else _positive(text, " or all")
 
 
 def _positive(text: str, otherwise: str = "") -> int:
