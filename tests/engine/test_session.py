@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -420,6 +421,17 @@ def test_merge_when_a_drawn_object_covers_another_then_it_hides_it() -> None:
     session.step(picture(0), labels((1, 4, 4, 40)))
     result = session.step(picture(1), labels((2, 8, 8, 24)))
     assert result[1, 10:30, 10:30].max() < 1e-3 < result[1].max()
+
+
+@pytest.mark.parametrize(
+    "declared",
+    (dict(slots=6), dict(heads=8), dict(values="identity"), dict(feedback="labels"), dict(objects_per_pass=10)),
+)
+def test_session_when_a_plan_declares_what_no_bank_keeps_then_it_is_refused(declared: dict[str, object]) -> None:
+    model = tiny_model()
+    model.plan = replace(model.plan, **declared)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=next(iter(declared))):
+        Session(model)
 
 
 def test_timings_when_stepped_then_every_stage_is_counted() -> None:

@@ -197,9 +197,17 @@ class MemoryBank:
     """
 
     def __init__(self, plan: MemoryPlan, settings: MemorySettings, device: torch.device) -> None:
-        if plan.slots is not None:
+        unkept = {
+            "slots": plan.slots is not None,
+            "heads": plan.heads != 1,
+            'values="identity"': plan.values != "object",
+            'feedback="labels"': plan.feedback != "probabilities",
+            "objects_per_pass": plan.objects_per_pass is not None,
+        }
+        if declared := [name for name, is_so in unkept.items() if is_so]:
             raise UsageError(
-                "this memory bank holds growing memories only", remedy="models with fixed slots are not supported yet"
+                f"no session keeps what this model's plan declares: {', '.join(declared)}",
+                remedy="run a model that declares none of it",
             )
         self.plan = plan
         self.settings = settings

@@ -18,7 +18,7 @@ from rotomem.engine.memory import MemoryBank, Store
 from rotomem.engine.objects import ObjectRows
 from rotomem.engine.options import DEFAULT_SIZE, MODEL, MemorySettings, TrackOptions, own_or
 from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
-from rotomem.models.interface import MemoryElements, Query, VOSModel
+from rotomem.models.interface import Decoded, MemoryElements, Query, VOSModel
 from rotomem.types import ObjectId
 
 
@@ -144,10 +144,10 @@ class Session:
         with self._precision():
             with self._timed("encode_frame"):
                 features = self.model.encode_frame(picture)
-            segmented = None
+            seen = None
             if known and not set(self._rows.ids) <= set(ids):
-                segmented = self._segment(features, known, update_sensory)
-            probabilities = self._merge(segmented, given, ids, known)
+                seen = self._segment(features, update_sensory)
+            probabilities = self._merge(None if seen is None else seen.probabilities, given, ids, known)
             if new:
                 self.memory.add_objects(len(new))
                 self._grow_sensory(len(new), probabilities)
@@ -155,7 +155,15 @@ class Session:
                 is_deep = is_deep and is_memory
                 masks = self._fed_back(probabilities[:, 1:], height, width)
                 with self._timed("encode_mask"):
-                    memorised = self.model.encode_mask(picture, features, masks, self._sensory, deep_update=is_deep)
+                    memorised = self.model.encode_mask(
+                        picture,
+                        features,
+                        masks,
+                        self._sensory,
+                        seen=seen,
+                        drawn=given is not None,
+                        deep_update=is_deep,
+                    )
                 store = Store.PERMANENT if given is not None else Store.WORKING if is_memory else Store.LATEST
                 with self._timed("memorise"):
                     self.memory.memorise(memorised.elements, store=store, step=self._step)
@@ -180,15 +188,15 @@ class Session:
         if self._sensory is not None:
             self._sensory = torch.cat([self._sensory[:, :row], self._sensory[:, row + 1 :]], 1)
 
-    def _segment(self, features: Any, known: int, update_sensory: bool) -> Tensor:
-        """Probabilities [1, known+1, h, w] of the objects that memory knows."""
+    def _segment(self, features: Any, update_sensory: bool) -> Decoded:
+        """What the network says of the objects that memory knows."""
         reader = _TimedReader(self.memory, self.timings)
         with self._timed("decode"):
             decoded = self.model.decode(features, reader, self._sensory, update_sensory=update_sensory)
         self.timings["decode"] -= reader.seconds
         if update_sensory and decoded.sensory is not None:
             self._sensory = decoded.sensory
-        return decoded.probabilities
+        return decoded
 
     def _merge(self, segmented: Tensor | None, given: Tensor | None, ids: Sequence[ObjectId], known: int) -> Tensor:
         """What holds on this frame [1, O+1, h, w]: the mask for the objects it speaks for, the network for others."""

@@ -4,7 +4,7 @@ The engine knows nothing of STM, STCN, XMem, AOT or STReMN. It runs, for every f
 
     features = model.encode_frame(image)
     decoded  = model.decode(features, memory, sensory)       # the model asks `memory` whenever it needs to
-    memorised = model.encode_mask(image, features, masks)    # on frames that are kept
+    memorised = model.encode_mask(image, features, masks, sensory, seen=decoded)    # on frames that are kept
 
 and keeps the elements that `encode_mask` returns in a bank that follows `model.plan`. Because the model calls
 `memory.read`, one read after the encoder (STM, STCN, XMem, STReMN) and one read inside each of several layers
@@ -16,10 +16,14 @@ How the five methods express themselves:
     STM         layers=1, keys_per_object, similarity "dot", top_k None, latest_frame, clear_padding
     STCN        layers=1, similarity "l2", top_k 20
     XMem        layers=1, similarity "anisotropic_l2", top_k 30, sensory_dim 64, consolidates
-    AOT         one layer per LSTT block, "dot", top_k None, latest_frame (short-term attention),
-                feedback "labels", objects_per_pass 10, framing ResizeToGrid(16, offset=1)
-    STReMN      layers=1, slots 6
+    AOT         one layer per LSTT block, "dot" with 8 heads, top_k None, latest_frame (short-term attention),
+                feedback "labels", values "identity", objects_per_pass 10, framing ResizeToGrid(16, offset=1);
+                the keys and values its blocks made while decoding travel in `Decoded.state`
+    STReMN      layers=1, slots 6; its learned update keys travel in `MemoryElements.extra`
     ==========  ==================================================================================
+
+What a bank does not keep yet (more than one head, identity values, labels fed back, passes, slots) it refuses when
+a session starts, so nothing is declared in vain.
 
 Shapes: B batch, O objects, CK and CV channels, h w the network picture, y x the feature map (h/16, w/16).
 """
@@ -52,6 +56,8 @@ class MemoryPlan:
     slots               number of frames a memory of fixed size holds (STReMN); None where it grows
     consolidates        True where old elements can become long-term prototypes (needs shrinkage and selection)
     objects_per_pass    most objects one pass of the network can tell apart; None is any number
+    heads               attention heads that key and value are split into
+    values              one value map per object, or one that holds all objects as identities (AOT)
     stride              pixels of the network picture per element, along either axis
     """
 
@@ -68,6 +74,8 @@ class MemoryPlan:
     slots: int | None = None
     consolidates: bool = False
     objects_per_pass: int | None = None
+    heads: int = 1
+    values: Literal["object", "identity"] = "object"
     stride: int = 16
 
 
@@ -91,12 +99,14 @@ class MemoryElements:
     value       [B, O, CV, y, x]
     shrinkage   [B, 1, y, x] or None
     selection   [B, CK, y, x] or None; kept for consolidation only
+    extra       [B, C, y, x] or None; whatever else a model's memory decides by (STReMN's update keys)
     """
 
     key: Tensor
     value: Tensor
     shrinkage: Tensor | None = None
     selection: Tensor | None = None
+    extra: Tensor | None = None
 
 
 class MemoryReader(Protocol):
@@ -118,11 +128,13 @@ class Decoded:
     probabilities   [B, O+1, h, w] float32, background first, summing to 1
     sensory         [B, O, CH, y, x], or None where the model has none or was asked not to update it
     logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want
+    state           what `encode_mask` of the same frame wants back; opaque to the engine
     """
 
     probabilities: Tensor
     logits: Tensor
     sensory: Tensor | None = None
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -186,11 +198,21 @@ class VOSModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_mask(
-        self, image: Tensor, features: Any, masks: Tensor, sensory: Tensor | None, *, deep_update: bool = False
+        self,
+        image: Tensor,
+        features: Any,
+        masks: Tensor,
+        sensory: Tensor | None,
+        *,
+        seen: Decoded | None = None,
+        drawn: bool = False,
+        deep_update: bool = False,
     ) -> Memorised:
         """What this frame with these masks is remembered by.
 
         masks     [B, O, h, w] 0..1, without the background
+        seen      what `decode` said of this frame, or None where it did not run (all objects were drawn)
+        drawn     True where the artist drew on this frame (AOT: a reference, which attends to itself)
         """
 
     @abstractmethod

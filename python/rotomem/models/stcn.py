@@ -180,6 +180,8 @@ class STCN(VOSModel):
         masks: Tensor,
         sensory: Tensor | None,
         *,
+        seen: Decoded | None = None,
+        drawn: bool = False,
         deep_update: bool = False,
     ) -> Memorised:
         """See VOSModel.encode_mask."""

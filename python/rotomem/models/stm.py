@@ -219,6 +219,8 @@ class STM(VOSModel):
         masks: Tensor,
         sensory: Tensor | None,
         *,
+        seen: Decoded | None = None,
+        drawn: bool = False,
         deep_update: bool = False,
     ) -> Memorised:
         """See VOSModel.encode_mask; key and value both depend on the mask."""

@@ -281,6 +281,8 @@ class XMem(VOSModel):
         masks: Tensor,
         sensory: Tensor | None,
         *,
+        seen: Decoded | None = None,
+        drawn: bool = False,
         deep_update: bool = False,
     ) -> Memorised:
         """See VOSModel.encode_mask."""
