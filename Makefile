@@ -1,7 +1,7 @@
 # make setup   a fresh .venv with rotomem built into it
 # make demo    render a shot, track it, compare with the truth
 # make test    lint, then every test, with line coverage
-# make bench   timings of the kernels as JSON lines
+# make bench   timings of the kernels as JSON lines; BENCH="--case 480p" picks
 # make lint    ruff, mypy, layers
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +31,7 @@ test: lint
 	$(BIN)/python -m pytest --cov=rotomem --cov-report=term:skip-covered --durations=10
 
 bench: setup
-	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	for file in tests/bench/bench_*.py; do $(BIN)/python $$file $(BENCH) || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check python kernels tests
