@@ -208,6 +208,14 @@ def test_track_when_output_is_a_movie_and_the_plate_changed_then_resume_redoes_i
     assert _kept(pattern, key, out, model) == "none"
 
 
+def test_track_when_a_default_is_spelled_out_then_resume_keeps_everything(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
+    fast = {k: v for k, v in FAST.items() if k != "top_k"}
+    track(pattern, [key], tmp_path / "out", model=model, **fast)
+    report = track(pattern, [key], tmp_path / "out", model=model, resume=True, top_k=model.plan.top_k, **fast)
+    assert report.frames_written == 0 and report.frames_kept == 8
+
+
 @pytest.mark.parametrize("change", [{"top_k": 4}, {"depth": "float"}, {"exposure": 1.0}, {"size": 48}])
 def test_track_when_resumed_with_other_settings_then_all_is_redone(tmp_path, model, change):
     pattern, key = plate(tmp_path / "plate", range(1001, 1004)), label_key(tmp_path, 1001)

@@ -37,7 +37,7 @@ class Store(IntEnum):
 class Bucket:
     """Objects that appeared on the same frame.
 
-    value    [O, capacity, CV] float32, rows of elements they have not seen are zero and never read
+    value    [O, capacity, CV] float32; rows of elements they have not seen are never read
     valid    [capacity] bool, elements they have seen
     key      [O, capacity, CK] float32 where the plan says keys_per_object, else [O, capacity, 0]
     """

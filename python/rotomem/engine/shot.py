@@ -222,7 +222,8 @@ class ShotRun:
         )
         h, w = self.geometry.network_size
         report.network_size = [w, h]
-        Session(self.model, size=None, **options.session())  # settings that contradict each other fail here
+        # Settings that contradict each other fail here; what is left to the model is decided.
+        self._memory = Session(self.model, size=None, **options.session()).settings
 
         self.writer = MatteWriter(
             out,
@@ -288,7 +289,7 @@ class ShotRun:
             # Not as it was spelled: a folder and a pattern may mean the same files, `_source_hashes` knows which.
             "plate": info.stem + Path(info.first_file).suffix,
             "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
-            "session": " ".join(f"{k}={v}" for k, v in options.session().items()),
+            "session": " ".join(f"{k}={v}" for k, v in {**options.session(), **asdict(self._memory)}.items()),
             "keys": "; ".join(f"{f} {','.join(names)}" for f, names in self.report.keys.items()),
             "keys_hash": self.keys.digest(),
         }

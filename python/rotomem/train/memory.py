@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rotomem.errors import MemoryStateError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
 from rotomem.ops import _torch as ops
 
@@ -38,5 +39,5 @@ class ClipMemory:
         return readout.view(*readout.shape[:3], y, x)
 
     def latest(self, *, layer: int = 0) -> MemoryElements:
-        """What the previous frame left."""
-        return self._kept[-1]
+        """A clip keeps no frame apart from its memory frames."""
+        raise MemoryStateError("a training clip keeps no latest frame", remedy="train a model that asks for none")
