@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from rotomem.errors import CheckpointError
 from rotomem.models.xmem import XMem, XMemConfig
 from rotomem.train.checkpoint import export_weights, load_checkpoint, save_checkpoint
+from rotomem.train.clip import clip_losses
 from rotomem.train.compose import ComposeConfig, Composer
 from rotomem.train.data import PicturePool
-from rotomem.train.recipes.xmem_s import Recipe, Run, clip_losses, optimiser_for, train
+from rotomem.train.loop import Run, train
+from rotomem.train.recipes.xmem_s import XMemS
 from rotomem.train.schedule import Budget, Stage
 
 TINY = XMemConfig(
@@ -32,12 +34,12 @@ TINY = XMemConfig(
     decoder=(32, 16, 16),
     update_dim=16,
 )
-RECIPE = Recipe(
+RECIPE = XMemS(
     stages=(Stage(0.5, 48, 2, 3), Stage(1.0, 64, 2, 3)),
     network=TINY,
     warm_up=0.1,
     checkpoint_s=1e9,
-    rate=2e-3,
+    peak=2e-3,
 )
 
 
@@ -47,16 +49,16 @@ def entries(folder: Path) -> list[dict[str, float]]:
 
 def test_train_when_stopped_and_resumed_then_losses_are_those_of_one_run(pool: PicturePool, tmp_path: Path) -> None:
     budget = Budget(steps=8)
-    train(pool, tmp_path / "whole", budget, recipe=RECIPE)
+    train(RECIPE, Composer(pool), tmp_path / "whole", budget)
 
     def stop_after_three(entry: dict[str, float]) -> None:
         if entry["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    path = train(pool, tmp_path / "parts", budget, recipe=RECIPE, report=stop_after_three)
+    path = train(RECIPE, Composer(pool), tmp_path / "parts", budget, report=stop_after_three)
     assert load_checkpoint(path)["step"] == 3
     torch.manual_seed(99)  # what another process would have
-    train(pool, tmp_path / "parts", budget, recipe=RECIPE, resume=True)
+    train(RECIPE, Composer(pool), tmp_path / "parts", budget, resume=True)
     whole, parts = entries(tmp_path / "whole"), entries(tmp_path / "parts")
     assert [e["step"] for e in parts] == list(range(1, 9))
     for key in ("loss", "norm", "rate", "overlap"):
@@ -70,28 +72,28 @@ def test_train_when_clips_are_few_then_loss_falls(pool: PicturePool) -> None:
     still = ComposeConfig(still=1, bend=0, region=0, grain=(0, 0), lighting=(0, 0), soft=0)
     clips = Composer(pool, still).compose(torch.Generator().manual_seed(2), clips=4, frames=3, size=64, objects=1)
     model = XMem(TINY).train()
-    optimiser = optimiser_for(model, RECIPE)
+    optimiser = RECIPE.optimiser(model)
     rng = torch.Generator().manual_seed(0)
     losses = []
     for _ in range(40):
-        result = clip_losses(model, clips, RECIPE, rng, share=1.0, rounded=False)
+        loss = clip_losses(model, clips, rng, RECIPE.clip)["loss"]
         optimiser.zero_grad()
-        result.total.backward()
+        loss.backward()
         optimiser.step()
-        losses.append(float(result.total.detach()))
+        losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
 def test_clip_losses_when_run_then_every_weight_gets_a_gradient(pool: PicturePool) -> None:
     model = XMem(TINY).train()
     clips = Composer(pool).compose(torch.Generator().manual_seed(3), clips=4, frames=3, size=64, objects=2)
-    clip_losses(model, clips, RECIPE, torch.Generator(), share=1.0, rounded=True).total.backward()
+    clip_losses(model, clips, torch.Generator(), RECIPE.clip, rounded=True)["loss"].backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None]
     assert silent == []
 
 
 def test_export_weights_when_loaded_then_they_are_the_average_in_half(pool: PicturePool, tmp_path: Path) -> None:
-    path = train(pool, tmp_path, Budget(steps=2), recipe=RECIPE)
+    path = train(RECIPE, Composer(pool), tmp_path, Budget(steps=2))
     out = export_weights(path, tmp_path / "weights" / "tiny.safetensors", version="7")
     tensors = load_file(out)
     average = load_checkpoint(path)["average"]
@@ -123,15 +125,15 @@ def test_save_checkpoint_when_writing_fails_then_the_old_one_stays(tmp_path: Pat
 
 
 def test_run_when_batch_is_not_finite_then_weights_stay(pool: PicturePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(RECIPE, pool)
+    run = Run(RECIPE, Composer(pool))
     before = {k: v.clone() for k, v in run.model.named_parameters()}
-    compose = run.composer.compose
+    compose = run.source.compose
 
     def broken(*args: object, **kwargs: object) -> object:
         clips = compose(*args, **kwargs)  # type: ignore[arg-type]
         clips.images.fill_(float("nan"))
         return clips
 
-    monkeypatch.setattr(run.composer, "compose", broken)
+    monkeypatch.setattr(run.source, "compose", broken)
     run.advance(0.5)
     assert all(torch.equal(v, before[k]) for k, v in run.model.named_parameters())

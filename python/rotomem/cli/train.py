@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     import torch
 
-    from rotomem.train.recipes import xmem_s
+    from rotomem.train import loop
+    from rotomem.train.recipes.xmem_s import XMemS
     from rotomem.train.schedule import Budget
 
     if args.minutes is None and args.steps is None:
@@ -78,11 +79,12 @@ def _train(args: argparse.Namespace) -> int:
             )
             kept.clear()
 
-    path = xmem_s.train(
-        args.data,
+    recipe = XMemS(seed=args.seed)
+    path = loop.train(
+        recipe,
+        recipe.open(args.data, torch.device(args.device)),
         args.out,
         Budget(args.minutes, args.steps),
-        recipe=xmem_s.Recipe(seed=args.seed),
         device=args.device,
         resume=args.resume,
         report=report,

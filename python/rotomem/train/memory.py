@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,24 +13,26 @@ from rotomem.ops import _torch as ops
 
 
 class ClipMemory:
-    """What a model reads while it is trained; one layer of memory, keys shared by the objects."""
+    """What a model reads while it is trained; keys shared by the objects."""
 
     def __init__(self, plan: MemoryPlan) -> None:
         self.plan = plan
-        self._kept: list[MemoryElements] = []
+        self._kept: list[list[MemoryElements]] = [[] for _ in range(plan.layers)]
 
-    def add(self, elements: MemoryElements) -> None:
-        """Keep a frame."""
-        self._kept.append(elements)
+    def add(self, elements: Sequence[MemoryElements]) -> None:
+        """Keep a frame: its elements, one a layer."""
+        for kept, one in zip(self._kept, elements, strict=True):
+            kept.append(one)
 
     def read(self, query: Query, *, layer: int = 0) -> Tensor:
         """Readout [B, O, CV, y, x]; see MemoryReader."""
+        kept = self._kept[layer]
         y, x = query.key.shape[-2:]
-        shrinkages = [e.shrinkage.flatten(1) for e in self._kept if e.shrinkage is not None]
+        shrinkages = [e.shrinkage.flatten(1) for e in kept if e.shrinkage is not None]
         readout, _ = ops.read_memory(
-            torch.cat([e.key.flatten(2) for e in self._kept], 2),
+            torch.cat([e.key.flatten(2) for e in kept], 2),
             query.key.flatten(2),
-            torch.cat([e.value.flatten(3) for e in self._kept], 3),
+            torch.cat([e.value.flatten(3) for e in kept], 3),
             torch.cat(shrinkages, 1) if shrinkages else None,
             None if query.selection is None else query.selection.flatten(2),
             None,

@@ -1,4 +1,4 @@
-"""How far a training has come, and what follows from it: rates and stages.
+"""How far a training has come, and what follows from it: rates, stages, norms that hold still.
 
 Everything is a function of progress, 0..1, which counts either time or steps; a run that has an hour and one that
 has a night differ in nothing else.
@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rotomem.errors import UsageError
 
@@ -58,3 +62,19 @@ def cosine_rate(progress: float, *, peak: float, warm_up: float = 0.02, floor: f
         return peak * max(progress / warm_up, 1e-3)
     done = (progress - warm_up) / (1 - warm_up)
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def freeze_norms(model: nn.Module, frozen: bool = True) -> None:
+    """Batch norms use the statistics gathered so far (frozen), or those of the batch, and gather."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(not frozen)
+
+
+def decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: weights decay, biases and norms do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]

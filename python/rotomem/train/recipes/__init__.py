@@ -1,1 +1,1 @@
-"""One loop per model and stage, readable top to bottom."""
+"""One recipe per model and stage, readable top to bottom; `train/loop.py` runs them."""
