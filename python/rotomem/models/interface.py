@@ -129,12 +129,15 @@ class Decoded:
     sensory         [B, O, CH, y, x], or None where the model has none or was asked not to update it
     logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want
     state           what `encode_mask` of the same frame wants back; opaque to the engine
+    coarse          [B, O+1, h/4, w/4] float32 logits as the decoder made them, before anything enlarged or refined
+                    them; None where a model does not tell
     """
 
     probabilities: Tensor
     logits: Tensor
     sensory: Tensor | None = None
     state: Any = None
+    coarse: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,10 @@ class STCN(VOSModel):
         """See VOSModel.decode."""
         readout = memory.read(Query(features.key))
         logits = self.decoder(features, readout.to(features.f16.dtype))
+        coarse = aggregate_logits(torch.sigmoid(logits.float()))
         logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
         aggregated = aggregate_logits(torch.sigmoid(logits))
-        return Decoded(torch.softmax(aggregated, 1), aggregated)
+        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
 
     def encode_mask(
         self,

@@ -207,10 +207,11 @@ class STM(VOSModel):
         readout = memory.read(Query(features.key))
         logits = self.Decoder(features, readout.to(features.f4.dtype)).float()
         b, o = logits.shape[:2]
+        coarse = aggregate_logits(torch.softmax(logits, 2)[:, :, 1])
         logits = F.interpolate(logits.flatten(0, 1), scale_factor=4, mode="bilinear", align_corners=False)
         own = torch.softmax(logits, 1)[:, 1].view(b, o, *logits.shape[-2:])
         aggregated = aggregate_logits(own)
-        return Decoded(torch.softmax(aggregated, 1), aggregated)
+        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
 
     def encode_mask(
         self,

@@ -270,9 +270,10 @@ class XMem(VOSModel):
         """See VOSModel.decode."""
         readout = memory.read(Query(features.key, features.selection))
         logits, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
+        coarse = aggregate_logits(torch.sigmoid(logits.float()))
         logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
         aggregated = aggregate_logits(torch.sigmoid(logits))
-        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory)
+        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory, coarse=coarse)
 
     def encode_mask(
         self,
