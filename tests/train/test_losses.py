@@ -61,3 +61,14 @@ def test_dice_when_an_object_is_absent_then_it_does_not_count() -> None:
     both = dice_loss(probability, target, torch.tensor([[True, False]]))
     assert float(both) == pytest.approx(float(dice_loss(probability[:, :1], target[:, :1])))
     assert float(dice_loss(probability, target, torch.zeros(1, 2))) == 0
+
+
+def test_bootstrapped_cross_entropy_when_pixels_are_void_then_they_cost_nothing_and_pull_nothing() -> None:
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    target = with_background(torch.zeros(2, 2, 4, 5))
+    void = torch.zeros(2, 4, 5, dtype=torch.bool)
+    void[:, :2] = True
+    loss = bootstrapped_cross_entropy(logits, target, void=void)
+    torch.testing.assert_close(loss, bootstrapped_cross_entropy(logits[:, :, 2:], target[:, :, 2:]) / 2)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[:, :, :2].abs().max() == 0 < gradient[:, :, 2:].abs().min()

@@ -251,7 +251,7 @@ class _Picture:
             if channel.layer and channel.component.upper() in ("A", "ALPHA"):
                 return self._from_layers([channel])  # a layer that somebody named
             return self._from_plane(self.read(channel)[0], max_objects)
-        palette = _palette_indices(self.path) if self.header.format == "png" else None
+        palette = palette_indices(self.path) if self.header.format == "png" else None
         if palette is not None:
             return self._from_palette(*palette, max_objects)
         rgb = [self.bare(c) for c in "RGB"]
@@ -443,7 +443,7 @@ class _Picture:
     def _matte_plane(self, name: str) -> NDArray[Any]:
         if self.spec.channel:
             return self._not_labels(self.read(self.channel(self.spec.channel))[0])
-        palette = _palette_indices(self.path) if self.header.format == "png" else None
+        palette = palette_indices(self.path) if self.header.format == "png" else None
         if palette is not None:
             index, colours = palette
             used = np.unique(index)
@@ -614,7 +614,7 @@ def _integers(planes: list[NDArray[Any]]) -> NDArray[Any]:
     return np.stack(planes, axis=-1)
 
 
-def _palette_indices(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+def palette_indices(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """Indices [h, w] and colours [256, 3] of a palette PNG, None for any other.
 
     OpenImageIO expands palettes, so two indices of one colour would become one label, and 1 would become (128, 0, 0).

@@ -29,11 +29,15 @@ class ClipKnobs:
     memorise      chance that a predicted frame is memorised; the first frame always is, the last never
     deep_update   chance that a memorised frame deeply updates the sensory memory, in place of the decoder's
                   update as when the model is used; the first frame always does
+    deep_adds     the deep update comes after the decoder's update instead of in its place (XMem as published)
+    references    memory frames that a frame may read, the first one among them; None: all
     dice          weight of the dice loss beside the cross-entropy
     """
 
     memorise: float = 1.0
     deep_update: float = 1.0
+    deep_adds: bool = False
+    references: int | None = None
     dice: float = 1.0
 
 
@@ -96,13 +100,18 @@ def clip_losses(
         deep = i == 0 or bool(torch.rand((), generator=rng) < knobs.deep_update)
         keep = keep and i < t - 1
         if i > 0:
-            decoded = model.decode(features[i], memory, sensory, update_sensory=not (keep and deep))
+            if knobs.references is not None:
+                memory.choose(knobs.references, rng)
+            update = knobs.deep_adds or not (keep and deep)
+            decoded = model.decode(features[i], memory, sensory, update_sensory=update)
             sensory = decoded.sensory if decoded.sensory is not None else sensory
             masks = decoded.probabilities[:, 1:]
             truth = coverage[:, i]
-            entropies.append(bootstrapped_cross_entropy(decoded.logits, with_background(truth), share))
-            dices.append(dice_loss(masks, truth, present))
-            overlaps.append(soft_overlap(masks.detach(), truth))
+            void = None if clips.void is None else clips.void[:, i]
+            entropies.append(bootstrapped_cross_entropy(decoded.logits, with_background(truth), share, void=void))
+            said = masks if void is None else masks.masked_fill(void[:, None], 0)
+            dices.append(dice_loss(said, truth, present))
+            overlaps.append(soft_overlap(said.detach(), truth))
         if keep:
             kept = model.encode_mask(
                 images[:, i], features[i], masks, sensory, seen=decoded, drawn=i == 0, deep_update=deep

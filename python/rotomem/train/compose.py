@@ -101,16 +101,18 @@ class ComposeConfig:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of composed clips.
+    """A batch of clips, composed or of a data set.
 
     images      [B, T, 3, h, w] float32, display-referred 0..1
     coverage    [B, T, O, h, w] float32, 0..1; the sum over objects is at most 1
     present     [B, O] bool, which rows are objects that can be followed from the first frame
+    void        [B, T, h, w] bool, pixels whose coverage nobody knows, which no loss may look at; None: there are none
     """
 
     images: Tensor
     coverage: Tensor
     present: Tensor
+    void: Tensor | None = None
 
 
 @lru_cache(maxsize=32)

@@ -1,41 +1,46 @@
 """The training loop: everything that is the same whatever is trained.
 
 A recipe (`recipes/`) says what network, what clips, what losses and at which rate. The loop steps, clips gradients,
-averages weights, logs, writes checkpoints and goes on from them.
+averages weights, logs, draws its curves, writes checkpoints and goes on from them, in one process or in several.
 
-Nothing random is carried from step to step: the numbers of step n come from the recipe's seed and n alone, the same
-for every process of a distributed run. A run that stopped therefore goes on exactly as if it had not.
+Nothing random is carried from step to step but torch's own generators (dropout and the like), which checkpoints hold:
+the numbers of step n come from the recipe's seed and n alone. A run that stopped goes on exactly as if it had not.
+
+On a GPU nothing waits for the device but the log, which is written every few steps.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from rotomem.errors import UsageError
 from rotomem.models.interface import VOSModel
-from rotomem.train.checkpoint import Average, load_checkpoint, save_checkpoint
+from rotomem.train.checkpoint import Average, load_checkpoint, load_start, save_checkpoint
 from rotomem.train.compose import Clips
+from rotomem.train.plot import draw_log
+from rotomem.train.ranks import Share as Share
+from rotomem.train.ranks import gathered, joined, mean_over_ranks, most, share
 from rotomem.train.schedule import Budget
 
 Report = Callable[[dict[str, float]], None]
 
-
-class Share(NamedTuple):
-    """Which of how many processes this is; each takes its part of every batch."""
-
-    rank: int = 0
-    world: int = 1
+_FIXED_CLIPS = 2**32 - 1
+"""The step that validation takes its clips from; no run gets there."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,24 @@ class Recipe(ABC):
     """What is trained and how; every knob is a field, and a recipe adds its own.
 
     seed           of the first weights and of everything random
+    start          weights to begin from: a file (safetensors, published or training checkpoint) or a bundled model
     clip_norm      largest norm of the gradient
     average        decay of the averaged weights, which are those that are exported
     half           bfloat16 where autocast allows it
     checkpoint_s   seconds between checkpoints
+    validation     batches of fixed clips that the averaged weights are measured on at every checkpoint
 
-    `progress` is 0 at the start and 1 when the budget is spent. `rng` is a CPU generator in the same state on every
+    `progress` is 0 at the start and 1 when the budget is spent. `rng` is a CPU generator in the same state in every
     process; each process must draw the same amount from it.
     """
 
     seed: int = 1
+    start: str | None = None
     clip_norm: float = 1.0
     average: float = 0.997
     half: bool = True
     checkpoint_s: float = 180
+    validation: int = 2
 
     @property
     @abstractmethod
@@ -85,11 +94,37 @@ class Recipe(ABC):
 
     @abstractmethod
     def batch(self, source: Any, rng: Generator, progress: float, share: Share, device: torch.device) -> Clips:
-        """This process's share of the next batch, on the device."""
+        """This process's share of the next batch, on the device; see `ranks.deal`."""
 
     @abstractmethod
     def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
-        """Scalars of one batch: "loss" is minimised, all are logged. Called under autocast."""
+        """Scalars of one batch, means over its clips: "loss" is minimised, all are logged. Called under autocast."""
+
+
+class _Losses(nn.Module):
+    """The recipe's losses as a module's forward, which is what DistributedDataParallel can wrap."""
+
+    def __init__(self, recipe: Recipe, model: VOSModel) -> None:
+        super().__init__()
+        self.recipe, self.model = recipe, model
+
+    def forward(self, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
+        with torch.autocast(clips.images.device.type, torch.bfloat16, enabled=self.recipe.half):
+            return self.recipe.losses(self.model, clips, rng, progress)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known of a step before the device has computed it.
+
+    facts     numbers the host knows
+    losses    scalars on the device
+    marks     times at which it began, had its clips, and ended
+    """
+
+    facts: dict[str, float]
+    losses: dict[str, Tensor]
+    marks: tuple[Any, Any, Any]
 
 
 class Run:
@@ -97,16 +132,26 @@ class Run:
 
     def __init__(self, recipe: Recipe, source: Any, device: str | torch.device = "cpu") -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.source, self.device = recipe, source, torch.device(device)
-        self.model = recipe.build().to(self.device).train()
+        self.recipe, self.source, self.device, self.share = recipe, source, torch.device(device), share()
+        model = recipe.build()
+        if recipe.start is not None:
+            load_start(model, recipe.start)
+        if self.share.world > 1 and self.device.type == "cuda":
+            model = cast(VOSModel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+        self.model = model.to(self.device).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = recipe.optimiser(self.model)
         self.average = Average(self.model, recipe.average)
+        self.losses: nn.Module = _Losses(recipe, self.model)
+        if self.share.world > 1:
+            # A clip need not use every weight: which frames are memorised is drawn anew each time.
+            self.losses = DistributedDataParallel(self.losses, find_unused_parameters=True)
+        torch.manual_seed(int(np.random.SeedSequence([recipe.seed, self.share.rank]).generate_state(1)[0]))
         self.step = 0
         self.elapsed_s = 0.0
 
     def state(self) -> dict[str, Any]:
-        """Everything `restore` needs."""
+        """Everything `restore` needs. Every process must call it; what counts is what rank 0 gets."""
         return {
             "recipe": type(self.recipe).__module__,
             "model_name": self.recipe.name,
@@ -114,54 +159,135 @@ class Run:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.tensors,
-            "torch_rng": torch.get_rng_state(),
+            "rng": gathered(self._generators()),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
         }
 
+    def _generators(self) -> dict[str, Tensor]:
+        """State of torch's own generators in this process."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Go on where `state` was taken; processes that were not there then begin with fresh generators."""
+        if state["model_name"] != self.recipe.name:
+            raise UsageError(f"the run to resume trains {state['model_name']}, not {self.recipe.name}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"the run to resume trains a network of other widths: {what}",
+                remedy="resume with the settings the run began with",
+            ) from None
         for key, value in state["average"].items():
             self.average.tensors[key].copy_(value)
-        torch.set_rng_state(state["torch_rng"])
+        generators = state["rng"] if isinstance(state["rng"], list) else []
+        if self.share.rank < len(generators):
+            torch.set_rng_state(generators[self.share.rank]["cpu"])
+            if self.device.type == "cuda" and "cuda" in generators[self.share.rank]:
+                torch.cuda.set_rng_state(generators[self.share.rank]["cuda"], self.device)
         self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
 
-    def advance(self, progress: float) -> dict[str, float]:
+    def advance(self, progress: float) -> Step:
         """One batch; what there is to log about it."""
-        recipe, start = self.recipe, time.perf_counter()
+        recipe, begun = self.recipe, self._mark()
         rng = step_rng(recipe.seed, self.step)
+        self.model.train()
         recipe.prepare(self.model, progress)
-        clips = recipe.batch(self.source, rng, progress, Share(), self.device)
-        composed = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half):
-            losses = recipe.losses(self.model, clips, rng, progress)
+        clips = recipe.batch(self.source, rng, progress, self.share, self.device)
+        composed = self._mark()
+        statistics = [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]
+        losses = self.losses(clips, rng, progress)
         self.optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         rate = recipe.rate(progress)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        if torch.isfinite(norm):  # one bad batch must not end a night's run
-            self.optimiser.step()
-            self.average.update(self.model, self.step)
+        step_if_finite(self.optimiser, norm, statistics)
+        self.average.update(self.model, self.step)
         self.step += 1
-        return {
-            "step": self.step,
-            **{key: float(value.detach()) for key, value in losses.items()},
-            "norm": float(norm),
-            "rate": rate,
-            "size": clips.images.shape[-1],
-            "compose_s": composed - start,
-            "step_s": time.perf_counter() - start,
-        }
+        b, t, _, _, w = clips.images.shape
+        facts = {"step": self.step, "rate": rate, "size": w, "frames": b * t * self.share.world}
+        scalars = {key: value.detach().float() for key, value in losses.items()}
+        return Step(facts, {**scalars, "norm": norm.float()}, (begun, composed, self._mark()))
+
+    def validate(self) -> dict[str, float]:
+        """Losses of the averaged weights on clips that are always the same."""
+        recipe = self.recipe
+        own = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.tensors)
+        self.model.eval()
+        found: list[dict[str, Tensor]] = []
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            for i in range(recipe.validation):
+                rng = step_rng(_FIXED_CLIPS, i)
+                clips = recipe.batch(self.source, rng, 1.0, self.share, self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half):
+                    found.append(recipe.losses(self.model, clips, rng, 1.0))
+        self.model.load_state_dict(own)
+        means = [mean_over_ranks(torch.stack([one[key].float() for one in found]).mean()) for key in found[0]]
+        return {f"validation_{key}": float(mean) for key, mean in zip(found[0], means, strict=True)}
+
+    def entries(self, steps: list[Step]) -> list[dict[str, float]]:
+        """What the log says of these steps, means over the processes; waits for the device."""
+        keys = list(steps[0].losses)
+        table = mean_over_ranks(torch.stack([torch.stack([s.losses[k] for k in keys]) for s in steps])).tolist()
+        entries = []
+        for step, values in zip(steps, table, strict=True):
+            begun, composed, ended = step.marks
+            seconds = self._between(begun, ended)
+            timing = {
+                "compose_s": round(self._between(begun, composed), 4),
+                "step_s": round(seconds, 4),
+                "frames_per_s": round(step.facts["frames"] / seconds, 2),
+            }
+            entries.append({**step.facts, **dict(zip(keys, values, strict=True)), **timing})
+        return entries
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record(torch.cuda.current_stream(self.device))
+        return mark
+
+    def _between(self, begun: Any, ended: Any) -> float:
+        """Seconds from one mark to another."""
+        if self.device.type != "cuda":
+            return float(ended - begun)
+        ended.synchronize()
+        return float(begun.elapsed_time(ended)) / 1000
 
 
 def step_rng(seed: int, step: int) -> Generator:
     """The random numbers of one step."""
     mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
     return Generator().manual_seed(mixed)
+
+
+def step_if_finite(
+    optimiser: torch.optim.Optimizer, norm: Tensor, statistics: list[tuple[Tensor, Tensor]]
+) -> None:
+    """Step unless the gradient's norm is not finite: one bad batch must not end a night's run.
+
+    statistics   running statistics, each with what it was before the batch, which a bad batch gets back
+    """
+    bad = ~torch.isfinite(norm)
+    if getattr(optimiser, "_step_supports_amp_scaling", False):
+        optimiser.found_inf = bad.float()  # type: ignore[attr-defined]  # a fused step asks it on the device
+        optimiser.step()
+    elif not bad:
+        optimiser.step()
+    with torch.no_grad():
+        for now, before in statistics:
+            now.copy_(torch.where(bad, before, now))
 
 
 class _Stop:
@@ -174,6 +300,19 @@ class _Stop:
         self.asked = True
 
 
+@contextmanager
+def _stopping() -> Iterator[_Stop]:
+    """Signals are heard while this lasts; only a process's main thread can listen."""
+    stop = _Stop()
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def train(
     recipe: Recipe,
     source: Any,
@@ -182,46 +321,112 @@ def train(
     *,
     device: str | torch.device = "cpu",
     resume: bool = False,
+    pause_s: float | None = None,
     report: Report | None = None,
 ) -> Path:
     """Train until the budget is spent or the process is asked to stop; returns the last checkpoint.
 
-    source   what the recipe's `open` gave
-    out      gets checkpoint.pt (rewritten as the run goes on) and log.jsonl (a line a step)
-    resume   go on from out/checkpoint.pt where there is one
+    source    what the recipe's `open` gave
+    out       gets checkpoint.pt and plot.png (rewritten as the run goes on) and log.jsonl (a line a step, and one a
+              checkpoint with what validation found)
+    resume    go on from out/checkpoint.pt where there is one
+    pause_s   stop after so many seconds, wherever the run is then; `resume` goes on
+    report    is given every line of the log, on rank 0
+
+    Under `torchrun` every process calls this alike. Raises UsageError where `out` holds a run that is not resumed.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, source, device)
     path = out / "checkpoint.pt"
-    if resume and path.exists():
-        run.restore(load_checkpoint(path))
-    stop = _Stop()
-    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with (out / "log.jsonl").open("a", buffering=1) as log:
-            _loop(run, budget, path, log, stop, report)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if path.exists() and not resume:
+        raise UsageError("the folder holds a run already", path=out, remedy="--resume it, or give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with joined(device) as own, _stopping() as stop:
+        run = Run(recipe, source, own)
+        if path.exists():
+            run.restore(load_checkpoint(path))
+        journal = _Journal(run, out, report)
+        journal.forget_after(run.step)
+        _loop(run, budget, journal, stop, pause_s)
     return path
 
 
-def _loop(run: Run, budget: Budget, path: Path, log: TextIO, stop: _Stop, report: Report | None) -> None:
-    last, saved = time.monotonic(), time.monotonic()
-    while not stop.asked:
-        progress = budget.progress(run.step, run.elapsed_s)
-        if progress >= 1:
-            break
-        entry = run.advance(progress)
+class _Journal:
+    """What a run leaves in its folder; only rank 0 writes."""
+
+    def __init__(self, run: Run, out: Path, report: Report | None) -> None:
+        self.run, self.out, self.report = run, out, report
+        self.path = out / "log.jsonl"
+        self.writes = run.share.rank == 0
+        self._waiting: list[Step] = []
+
+    def forget_after(self, step: int) -> None:
+        """Drop lines of steps that no checkpoint knows of: they will be taken again."""
+        if not self.writes or not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_known(line, step)]
+        if len(kept) < len(lines):
+            self.path.write_text("".join(kept))
+
+    def add(self, step: Step) -> None:
+        """Note a step; on a GPU several are written at a time, since that waits for the device."""
+        self._waiting.append(step)
+        if len(self._waiting) >= (10 if self.run.device.type == "cuda" else 1):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            entries = self.run.entries(self._waiting)
+            self._waiting = []
+            self._write(entries)
+
+    def checkpoint(self) -> None:
+        """Write everything a run goes on from, what validation finds, and the curves."""
+        self.flush()
+        state = self.run.state()
+        if self.writes:
+            save_checkpoint(state, self.out / "checkpoint.pt")
+        if self.run.recipe.validation:
+            facts = {"step": self.run.step, "elapsed_s": round(self.run.elapsed_s, 2)}
+            self._write([{**facts, **self.run.validate()}])
+        if self.writes and self.path.exists():
+            draw_log(self.path, self.out / "plot.png")
+
+    def _write(self, entries: list[dict[str, float]]) -> None:
+        if not self.writes:
+            return
+        with self.path.open("a") as log:
+            log.writelines(json.dumps(entry) + "\n" for entry in entries)
+        if self.report is not None:
+            for entry in entries:
+                self.report(entry)
+
+
+def _is_known(line: str, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):  # a line cut short by a power failure
+        return False
+
+
+def _loop(run: Run, budget: Budget, journal: _Journal, stop: _Stop, pause_s: float | None) -> None:
+    begun = last = time.monotonic()
+    saved_s, saved_step = run.elapsed_s, run.step
+    while True:
         now = time.monotonic()
-        run.elapsed_s += now - last
+        wants = stop.asked or (pause_s is not None and now - begun >= pause_s)
+        # What the processes do next must be the same everywhere: the slowest clock counts, and anyone's wish to stop.
+        run.elapsed_s, stopping = most(run.elapsed_s + now - last, float(wants))
         last = now
-        entry.update(elapsed_s=round(run.elapsed_s, 2), progress=round(progress, 5))
-        log.write(json.dumps(entry) + "\n")
-        if report is not None:
-            report(entry)
-        if now - saved > run.recipe.checkpoint_s:
-            save_checkpoint(run.state(), path)
-            saved = now
-    save_checkpoint(run.state(), path)
+        progress = budget.progress(run.step, run.elapsed_s)
+        if stopping or progress >= 1:
+            break
+        if run.elapsed_s - saved_s > run.recipe.checkpoint_s:
+            journal.checkpoint()
+            saved_s, saved_step = run.elapsed_s, run.step
+        step = run.advance(progress)
+        step.facts.update(elapsed_s=round(run.elapsed_s, 2), progress=round(progress, 5))
+        journal.add(step)
+    if run.step > saved_step or not (journal.out / "checkpoint.pt").exists():
+        journal.checkpoint()

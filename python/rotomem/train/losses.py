@@ -22,13 +22,18 @@ def bootstrap_share(step: float, *, start: float = 20_000, end: float = 70_000, 
     return least + (1 - least) * (end - step) / (end - start)
 
 
-def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, share: float = 1.0) -> Tensor:
+def bootstrapped_cross_entropy(
+    logits: Tensor, target: Tensor, share: float = 1.0, *, void: Tensor | None = None
+) -> Tensor:
     """Mean over the hardest `share` of each picture's pixels of the divergence of prediction from target.
 
     logits   [B, K, h, w] float32, background first
     target   [B, K, h, w] 0..1, summing to 1 over K
+    void     [B, h, w] bool, pixels that count as right whatever is said of them
     """
     divergence = torch.xlogy(target, target).sum(1) - (target * torch.log_softmax(logits, 1)).sum(1)
+    if void is not None:
+        divergence = divergence.masked_fill(void, 0)
     flat = divergence.flatten(1)
     if share < 1:
         flat = flat.topk(int(flat.shape[1] * share), dim=1, sorted=False).values
