@@ -64,13 +64,13 @@ def _builder(
                 f"the state_dict is no {title} checkpoint: {error} is missing", remedy="check which model it is of"
             ) from None
         model = network(replace(found, **config))
-        _load(model, state_dict)
+        load_strictly(model, state_dict)
         return model
 
     return build
 
 
-def _load(model: VOSModel, state_dict: Mapping[str, Tensor]) -> None:
+def load_strictly(model: VOSModel, state_dict: Mapping[str, Tensor]) -> None:
     """Load every tensor or say key by key what does not fit."""
     own = model.state_dict()
     counters = {k for k in own if k.endswith("num_batches_tracked")}

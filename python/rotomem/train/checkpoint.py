@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rotomem.errors import CheckpointError
+from rotomem.errors import CheckpointError, UsageError
+from rotomem.models.interface import VOSModel
+from rotomem.models.registry import REGISTRY, load_strictly, read_state_dict
 
 FORMAT = "rotomem-train-1"
 
@@ -64,6 +66,27 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError("not a training checkpoint of rotomem", path=path)
     return state
+
+
+def load_start(model: VOSModel, start: str | Path) -> None:
+    """Give a fresh network the weights of another: every tensor of it, of the same shape.
+
+    start   a bundled model's name, a safetensors or published checkpoint, or a training's (its average is taken)
+
+    Raises UsageError where there is no such thing, CheckpointError telling what does not fit.
+    """
+    entry = REGISTRY.get(str(start))
+    path = entry.weights if entry is not None and entry.weights is not None else Path(start)
+    if not path.exists():
+        raise UsageError(f"{str(start)!r} is neither a bundled model nor a file", remedy="check what to start from")
+    try:
+        tensors = load_checkpoint(path)["average"]
+    except CheckpointError:  # no training's: weights alone, or something else of which that call tells
+        tensors = read_state_dict(path)
+    try:
+        load_strictly(model, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, remedy="start from weights of the same widths", path=path) from None
 
 
 def export_weights(checkpoint: str | Path | Mapping[str, Any], path: str | Path, *, version: str = "1") -> Path:

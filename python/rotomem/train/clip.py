@@ -6,7 +6,7 @@ goes through `VOSModel`, so the five methods share this page; a recipe chooses h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,8 +15,15 @@ from torch import Generator, Tensor
 
 from rotomem.models.interface import VOSModel
 from rotomem.train.compose import Clips
-from rotomem.train.losses import bootstrapped_cross_entropy, dice_loss, soft_overlap, with_background
+from rotomem.train.losses import (
+    bootstrapped_cross_entropy,
+    boundary_loss,
+    dice_loss,
+    soft_overlap,
+    with_background,
+)
 from rotomem.train.memory import ClipMemory
+from rotomem.train.ranks import mean_count
 
 Encode = Callable[[VOSModel, Tensor], list[Any]]
 """Pictures [B, T, 3, h, w] to the features of every frame."""
@@ -32,6 +39,7 @@ class ClipKnobs:
     deep_adds     the deep update comes after the decoder's update instead of in its place (XMem as published)
     references    memory frames that a frame may read, the first one among them; None: all
     dice          weight of the dice loss beside the cross-entropy
+    boundary      weight of the boundary loss; 0 leaves it out
     """
 
     memorise: float = 1.0
@@ -39,6 +47,18 @@ class ClipKnobs:
     deep_adds: bool = False
     references: int | None = None
     dice: float = 1.0
+    boundary: float = 0.0
+
+
+def one_batch(parts: Sequence[Clips]) -> Clips:
+    """Clips that were made apart, of one size and length, as a batch."""
+    voids = [part.void for part in parts if part.void is not None]
+    return Clips(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.coverage for part in parts]),
+        torch.cat([part.present for part in parts]),
+        torch.cat(voids) if voids else None,
+    )
 
 
 def encode_apart(model: VOSModel, images: Tensor) -> list[Any]:
@@ -94,7 +114,8 @@ def clip_losses(
     first = coverage[:, 0]
     masks = model.aggregate((first > 0.5).float() if rounded else first)[:, 1:]
     decoded = None
-    entropies, dices, overlaps = [], [], []
+    entropies, dices, boundaries, overlaps = [], [], [], []
+    objects = mean_count(present)
     for i in range(t):
         keep = i == 0 or bool(torch.rand((), generator=rng) < knobs.memorise)
         deep = i == 0 or bool(torch.rand((), generator=rng) < knobs.deep_update)
@@ -110,7 +131,9 @@ def clip_losses(
             void = None if clips.void is None else clips.void[:, i]
             entropies.append(bootstrapped_cross_entropy(decoded.logits, with_background(truth), share, void=void))
             said = masks if void is None else masks.masked_fill(void[:, None], 0)
-            dices.append(dice_loss(said, truth, present))
+            dices.append(dice_loss(said, truth, present, objects))
+            if knobs.boundary:
+                boundaries.append(boundary_loss(said, truth, present, objects))
             overlaps.append(soft_overlap(said.detach(), truth))
         if keep:
             kept = model.encode_mask(
@@ -119,11 +142,15 @@ def clip_losses(
             sensory = kept.sensory if kept.sensory is not None else sensory
             memory.add(kept.elements)
     entropy, dice = torch.stack(entropies).mean(), torch.stack(dices).mean()
+    loss = entropy + knobs.dice * dice
+    if knobs.boundary:
+        loss = loss + knobs.boundary * torch.stack(boundaries).mean()
     there = present.float().expand(len(overlaps), -1, -1)
     return {
-        "loss": entropy + knobs.dice * dice,
+        "loss": loss,
         "cross_entropy": entropy,
         "dice": dice,
+        **({"boundary": torch.stack(boundaries).mean()} if knobs.boundary else {}),
         "overlap": (torch.stack(overlaps) * there).sum() / there.sum().clamp_min(1),
         "present": present.float().mean(),
     }

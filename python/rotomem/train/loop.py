@@ -35,7 +35,7 @@ from rotomem.train.compose import Clips
 from rotomem.train.plot import draw_log
 from rotomem.train.ranks import Share as Share
 from rotomem.train.ranks import gathered, joined, mean_over_ranks, most, share
-from rotomem.train.schedule import Budget
+from rotomem.train.schedule import Budget, gathering_statistics
 
 Report = Callable[[dict[str, float]], None]
 
@@ -199,9 +199,9 @@ class Run:
         rng = step_rng(recipe.seed, self.step)
         self.model.train()
         recipe.prepare(self.model, progress)
-        clips = recipe.batch(self.source, rng, progress, self.share, self.device)
+        clips = recipe.batch(self.source, rng, progress, self.share._replace(step=self.step), self.device)
         composed = self._mark()
-        statistics = [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]
+        statistics = [(b, b.clone()) for b in gathering_statistics(self.model)]
         losses = self.losses(clips, rng, progress)
         self.optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -228,7 +228,7 @@ class Run:
         with torch.no_grad(), torch.random.fork_rng(devices):
             for i in range(recipe.validation):
                 rng = step_rng(_FIXED_CLIPS, i)
-                clips = recipe.batch(self.source, rng, 1.0, self.share, self.device)
+                clips = recipe.batch(self.source, rng, 1.0, self.share._replace(step=_FIXED_CLIPS + i), self.device)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half):
                     found.append(recipe.losses(self.model, clips, rng, 1.0))
         self.model.load_state_dict(own)
@@ -272,9 +272,7 @@ def step_rng(seed: int, step: int) -> Generator:
     return Generator().manual_seed(mixed)
 
 
-def step_if_finite(
-    optimiser: torch.optim.Optimizer, norm: Tensor, statistics: list[tuple[Tensor, Tensor]]
-) -> None:
+def step_if_finite(optimiser: torch.optim.Optimizer, norm: Tensor, statistics: list[tuple[Tensor, Tensor]]) -> None:
     """Step unless the gradient's norm is not finite: one bad batch must not end a night's run.
 
     statistics   running statistics, each with what it was before the batch, which a bad batch gets back
@@ -428,5 +426,5 @@ def _loop(run: Run, budget: Budget, journal: _Journal, stop: _Stop, pause_s: flo
         step = run.advance(progress)
         step.facts.update(elapsed_s=round(run.elapsed_s, 2), progress=round(progress, 5))
         journal.add(step)
-    if run.step > saved_step or not (journal.out / "checkpoint.pt").exists():
+    if run.step > saved_step or run.step == 0:
         journal.checkpoint()

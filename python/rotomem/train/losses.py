@@ -7,6 +7,7 @@ equals the coverage: cross-entropy less the target's own entropy, and overlap by
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,19 +41,47 @@ def bootstrapped_cross_entropy(
     return flat.mean()
 
 
-def dice_loss(probability: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def dice_loss(
+    probability: Tensor, target: Tensor, weight: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     """1 - (2 * overlap + 1) / (sum p + sum g + 1), mean over objects.
 
     probability, target   [B, O, h, w] 0..1, without the background
     weight                [B, O], which objects count; None counts all
+    count                 what the sum over objects is divided by; None: the weights' sum, at least 1
     """
     overlap = torch.minimum(probability, target).sum((2, 3))
     total = probability.sum((2, 3)) + target.sum((2, 3))
-    loss = 1 - (2 * overlap + 1) / (total + 1)
+    return _mean(1 - (2 * overlap + 1) / (total + 1), weight, count)
+
+
+def boundary_loss(
+    probability: Tensor, target: Tensor, weight: Tensor | None = None, count: Tensor | None = None, *, scales: int = 3
+) -> Tensor:
+    """How far edges of prediction and truth differ: 0 where they are the same, 1 where none is where it should be.
+
+    Edges are the differences between neighbours, dp and dg: sum |dp - dg| / sum(|dp| + |dg|), as the Bray-Curtis
+    distance; a soft edge in a soft place costs nothing. The mean over the picture and its halvings, so that an edge
+    that is a few pixels off is still drawn to its place. Arguments as for `dice_loss`; h and w at least 2**scales.
+    """
+    total = probability.new_zeros(probability.shape[:2])
+    for scale in range(scales):
+        p, g = (F.avg_pool2d(x, 2**scale) if scale else x for x in (probability, target))
+        apart, both = torch.zeros_like(total), torch.zeros_like(total)
+        for dim in (2, 3):
+            dp, dg = p.diff(dim=dim), g.diff(dim=dim)
+            apart = apart + (dp - dg).abs().sum((2, 3))
+            both = both + (dp.abs() + dg.abs()).sum((2, 3))
+        total = total + apart / both.clamp_min(1e-6)
+    return _mean(total / scales, weight, count)
+
+
+def _mean(loss: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
+    """Mean over objects of [B, O]."""
     if weight is None:
         return loss.mean()
     weight = weight.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp_min(1)
+    return (loss * weight).sum() / (weight.sum().clamp_min(1) if count is None else count)
 
 
 def with_background(coverage: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rotomem.errors import UsageError
@@ -69,6 +69,12 @@ def freeze_norms(model: nn.Module, frozen: bool = True) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.train(not frozen)
+
+
+def gathering_statistics(model: nn.Module) -> list[Tensor]:
+    """Running statistics of the batch norms that gather just now."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    return [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
 
 
 def decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

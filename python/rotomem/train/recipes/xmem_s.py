@@ -16,11 +16,12 @@ from torch import Generator, Tensor, nn
 
 from rotomem.models.interface import VOSModel
 from rotomem.models.xmem import XMEM_S, XMem, XMemConfig
-from rotomem.train.clip import ClipKnobs, clip_losses
+from rotomem.train.clip import ClipKnobs, clip_losses, one_batch
 from rotomem.train.compose import Clips, ComposeConfig, Composer
 from rotomem.train.data import SourceConfig, load_pool
 from rotomem.train.loop import Recipe, Share
 from rotomem.train.losses import bootstrap_share
+from rotomem.train.ranks import deal
 from rotomem.train.schedule import Stage, cosine_rate, decayed_apart, freeze_norms, stage_at
 
 
@@ -29,6 +30,7 @@ class XMemS(Recipe):
     """Every knob of the training.
 
     stages         size of the batches as the run goes on
+    group          clips composed at a time, which are of one structure; 0: 1 on a CPU, whose cache holds one, else 4
     two_objects    share of the batches that follow two objects
     peak           highest learning rate; weight decay spares biases and norms
     frozen_from    progress from which the norms use the statistics gathered so far, as they do when they are used
@@ -40,6 +42,7 @@ class XMemS(Recipe):
     name = "xmem-s"
 
     stages: tuple[Stage, ...] = (Stage(0.52, 192, 6, 3), Stage(0.78, 192, 5, 4), Stage(1.0, 256, 4, 5))
+    group: int = 0
     two_objects: float = 0.3
     peak: float = 8e-4
     warm_up: float = 0.015
@@ -81,14 +84,12 @@ class XMemS(Recipe):
         """Composed clips of the stage that progress has reached."""
         stage = stage_at(self.stages, progress)
         objects = 2 if torch.rand((), generator=rng) < self.two_objects else 1
-        return source.compose(
-            rng,
-            clips=stage.clips,
-            frames=stage.frames,
-            size=stage.size,
-            objects=objects,
-            chunk=1 if device.type == "cpu" else stage.clips,
-        )
+        group = self.group or (1 if device.type == "cpu" else 4)
+        parts = [
+            source.compose(one, clips=group, frames=stage.frames, size=stage.size, objects=objects, chunk=group)
+            for one in deal(rng, stage.clips, share, group=group)
+        ]
+        return one_batch(parts)
 
     def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
         """Bootstrapped cross-entropy and dice over the predicted frames."""

@@ -1,0 +1,227 @@
+"""A run's log as a picture: losses, overlap, rate, speed and validation, against steps and against minutes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import OpenImageIO as oiio
+
+from rotomem.errors import InputError, OutputError
+
+Colour = tuple[float, float, float]
+
+_COLOURS: tuple[Colour, ...] = ((0.84, 0.15, 0.16), (0.12, 0.47, 0.71), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74))
+_INK, _FAINT = (0.15, 0.15, 0.15), (0.88, 0.88, 0.88)
+_WIDE, _HIGH, _LEFT, _TOP, _ROOM = 620, 190, 66, 34, 30
+"""Size of a panel's axes in pixels, room at its left, above and below."""
+_SCALE = 2
+"""Lines are drawn this much larger and then shrunk, which smooths them."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: its title, the log's keys it draws, whether its values are drawn by their logarithm."""
+
+    title: str
+    keys: tuple[str, ...]
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of one key: steps, minutes and values, [N] each."""
+
+    key: str
+    steps: np.ndarray
+    minutes: np.ndarray
+    values: np.ndarray
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The lines of a log.jsonl, a last line that was cut short left out. Raises InputError where there is none."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read the log: {error.strerror}", path=path) from None
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "step" in entry:
+            entries.append(entry)
+    return entries
+
+
+def draw_log(log: str | Path, out: str | Path) -> Path:
+    """Draw the curves of a log.jsonl to a picture.
+
+    Raises InputError where the log is absent or holds no step, OutputError where the picture cannot be written.
+    """
+    entries = read_log(log)
+    curves = {
+        key: curve
+        for key in dict.fromkeys(key for entry in entries for key in entry)
+        if (curve := _curve(entries, key)) is not None
+    }
+    if "loss" not in curves:
+        raise InputError("the log holds no step yet", path=log)
+    validation = tuple(key for key in curves if key.startswith("validation_"))
+    losses = tuple(k for k in ("loss", "cross_entropy", "dice", "boundary") if k in curves)
+    panels = [
+        Panel("loss", losses, logarithmic=True),
+        Panel("overlap with the truth", ("overlap",)),
+        Panel("learning rate", ("rate",)),
+        Panel("frames a second", ("frames_per_s",)),
+        Panel("validation, averaged weights", validation[: len(_COLOURS)]),
+    ]
+    panels = [p for p in panels if any(key in curves for key in p.keys)]
+    picture = _draw(panels, curves)
+    out = Path(out)
+    part = out.with_name(f".{out.stem}.part{out.suffix}")
+    if not picture.write(str(part), "uint8"):
+        raise OutputError(f"cannot write the plot: {picture.geterror()}", path=out)
+    part.replace(out)
+    return out
+
+
+def _curve(entries: Sequence[dict[str, float]], key: str) -> Curve | None:
+    """Finite values of a key; None where there is none, or it is no number."""
+    rows = [
+        (float(e["step"]), float(e.get("elapsed_s", 0)) / 60, float(e[key]))
+        for e in entries
+        if isinstance(e.get(key), int | float) and math.isfinite(e[key])
+    ]
+    if not rows:
+        return None
+    steps, minutes, values = np.asarray(rows).T
+    return Curve(key, steps, minutes, values)
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Running mean [N] over `window` values, over what there is at the ends."""
+    window = max(min(window, len(values)), 1)
+    kernel = np.ones(window)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from low to high, both ends included where they are round."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten from 10**low to 10**high."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    every = [float(f"{m}e{p}") for p in powers for m in (1, 2, 5)]
+    return [t for t in every if low <= math.log10(t) <= high]
+
+
+def _draw(panels: Sequence[Panel], curves: dict[str, Curve]) -> oiio.ImageBuf:
+    cell_w, cell_h = _LEFT + _WIDE + 14, _TOP + _HIGH + _ROOM
+    sheet = _Sheet(2 * cell_w, len(panels) * cell_h)
+    for row, panel in enumerate(panels):
+        for column, against in enumerate(("steps", "minutes")):
+            shown = [curves[key] for key in panel.keys if key in curves]
+            _Axes(sheet, column * cell_w + _LEFT, row * cell_h + _TOP).draw(panel, shown, against)
+    return sheet.finished()
+
+
+class _Sheet:
+    """Lines on a white ground, drawn large and shrunk, and text that is drawn last."""
+
+    def __init__(self, wide: int, high: int) -> None:
+        self._lines = np.ones((high * _SCALE, wide * _SCALE, 3), np.float32)
+        self._texts: list[tuple[int, int, str, Colour, str]] = []
+
+    def line(self, xs: np.ndarray, ys: np.ndarray, colour: Colour) -> None:
+        """A polyline through pixels (xs, ys), about a pixel wide once shrunk."""
+        points = np.stack([ys, xs], 1) * _SCALE
+        lengths = np.ceil(np.abs(np.diff(points, axis=0)).max(1)).astype(int) + 1
+        segment = np.repeat(np.arange(len(lengths)), lengths)
+        along = np.arange(len(segment)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        share = (along / lengths[segment])[:, None]
+        at = np.concatenate([points[segment] * (1 - share) + points[segment + 1] * share, points[-1:]])
+        y, x = np.rint(at).astype(int).T
+        high, wide = self._lines.shape[:2]
+        for dy, dx in ((0, 0), (1, 0), (0, 1)):
+            self._lines[np.clip(y + dy, 0, high - 1), np.clip(x + dx, 0, wide - 1)] = colour
+
+    def text(self, x: float, y: float, text: str, colour: Colour = _INK, align: str = "left") -> None:
+        """Text whose middle height is at y."""
+        self._texts.append((round(x), round(y), text, colour, align))
+
+    def finished(self) -> oiio.ImageBuf:
+        """Everything, at its size."""
+        high, wide = (n // _SCALE for n in self._lines.shape[:2])
+        shrunk = self._lines.reshape(high, _SCALE, wide, _SCALE, 3).mean((1, 3))
+        picture = oiio.ImageBuf(np.ascontiguousarray(shrunk))
+        for x, y, text, colour, align in self._texts:
+            oiio.ImageBufAlgo.render_text(picture, x, y, text, 14, "", colour, align, "center")
+        return picture
+
+
+class _Axes:
+    """One panel on a sheet; x and y are its upper left corner."""
+
+    def __init__(self, sheet: _Sheet, x: int, y: int) -> None:
+        self._sheet, self._x, self._y = sheet, x, y
+
+    def draw(self, panel: Panel, curves: Sequence[Curve], against: str) -> None:
+        """Grid, labels, faint values and their running means."""
+        logarithmic = panel.logarithmic and all((c.values > 0).all() for c in curves)
+        values = [np.log10(c.values) if logarithmic else c.values for c in curves]
+        means = [smoothed(v, len(v) // 40) for v in values]
+        at = [c.steps if against == "steps" else c.minutes for c in curves]
+        right = max(float(a.max()) for a in at) or 1.0
+        together = np.concatenate(values)
+        low, high = (float(v) for v in np.percentile(together, (0.5, 99.5)))
+        low, high = min([low, *(float(m.min()) for m in means)]), max([high, *(float(m.max()) for m in means)])
+        margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+
+        def to_x(v: np.ndarray) -> np.ndarray:
+            return self._x + np.asarray(v) / right * _WIDE
+
+        def to_y(v: np.ndarray) -> np.ndarray:
+            return self._y + (high - np.clip(v, low, high)) / (high - low) * _HIGH
+
+        for tick in log_ticks(low, high) if logarithmic else ticks(low, high):
+            y = float(to_y(np.asarray(math.log10(tick) if logarithmic else tick)))
+            self._line((self._x, self._x + _WIDE), (y, y), _FAINT)
+            self._sheet.text(self._x - 8, y, f"{tick:g}", align="right")
+        for tick in ticks(0, right, 8):
+            x = float(to_x(np.asarray(tick)))
+            self._line((x, x), (self._y, self._y + _HIGH), _FAINT)
+            self._sheet.text(x, self._y + _HIGH + 13, f"{tick:g}", align="center")
+        box = ((0, 0), (_WIDE, 0), (_WIDE, _HIGH), (0, _HIGH), (0, 0))
+        self._line([self._x + bx for bx, _ in box], [self._y + by for _, by in box], _INK)
+        self._sheet.text(self._x, self._y - 14, f"{panel.title}, by {against}")
+        colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(curves))]
+        for value, where, colour in zip(values, at, colours, strict=True):
+            if len(value) > 40:
+                pale = cast(Colour, tuple(1 - 0.3 * (1 - c) for c in colour))
+                self._sheet.line(to_x(where), to_y(value), pale)
+        for mean, where, colour in zip(means, at, colours, strict=True):
+            self._sheet.line(to_x(where), to_y(mean), colour)
+        if len(curves) > 1:
+            for i, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
+                x = self._x + _WIDE - 4 - 120 * (len(curves) - 1 - i)
+                self._sheet.text(x, self._y - 14, curve.key.removeprefix("validation_"), colour, "right")
+
+    def _line(self, xs: Sequence[float], ys: Sequence[float], colour: Colour) -> None:
+        self._sheet.line(np.asarray(xs, dtype=float), np.asarray(ys, dtype=float), colour)
