@@ -32,17 +32,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rotomem
-from rotomem.engine.geometry import ShotGeometry
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.pipeline import Clock, WriteBehind, read_ahead
 from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
 from rotomem.engine.session import Session
+from rotomem.engine.sight import Sight
 from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, OutputError, UsageError
 from rotomem.io.atomic import cannot_write
-from rotomem.io.colour import NetworkColour, TamedPixels, tame
+from rotomem.io.colour import TamedPixels
 from rotomem.io.masks import Masks, load_masks
 from rotomem.io.mattes import MatteWriter
-from rotomem.io.plate import Plate, canvas_image
+from rotomem.io.plate import Plate
 from rotomem.io.sequence import compact_frames
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import load_model
@@ -189,9 +189,8 @@ class ShotRun:
         report.canvas, report.pixel_aspect = [info.canvas.width, info.canvas.height], info.pixel_aspect
         report.notes.extend(info.notes)
 
-        self.colour = options.decide_colour(info)
-        self._network_colour = NetworkColour(self.colour)
-        self._stack.callback(self._network_colour.close)
+        self._sight = self._stack.enter_context(Sight(self.plate, options))
+        self.colour, self.geometry = self._sight.colour, self._sight.geometry
         report.colour = self.colour.sentence
 
         self.keys = load_masks(masks, self.plate)
@@ -213,13 +212,6 @@ class ShotRun:
             raise UsageError(
                 f"size is {options.size}", remedy=f"give {self.model.plan.stride} or more, or the plate's own size"
             )
-        self.geometry = ShotGeometry.of(
-            info.canvas.height,
-            info.canvas.width,
-            size=options.size,
-            pixel_aspect=info.pixel_aspect,
-            rim=options.rim,
-        )
         h, w = self.geometry.network_size
         report.network_size = [w, h]
         # Settings that contradict each other fail here; what is left to the model is decided.
@@ -473,27 +465,13 @@ class ShotRun:
         return _Prepared(step, frame, picture)
 
     def _picture(self, frame: PlateFrame) -> Tensor:
-        """What the network sees of a frame: [h, w, 3] float32 display-referred 0..1, rim included."""
-        colour, canvas = self._network_colour, self.info.canvas
-        if colour.linear_input:
-            # Averaging and the matrix between primaries may change places, so only the small picture is transformed.
-            rgb, tamed = tame(frame.rgb)
-            dtype = rgb.dtype if np.issubdtype(rgb.dtype, np.floating) else np.dtype(np.float32)
-            if frame.data_window != canvas or rgb.dtype != dtype:
-                rgb = canvas_image(replace(frame, rgb=rgb), canvas, dtype=dtype)
-            small = self.geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
-            encoded, _ = colour.apply(small.numpy())
-        elif self.colour.identity:
-            small = self.geometry.shrink(torch.from_numpy(canvas_image(frame, canvas)))
-            encoded, tamed = colour.apply(small.numpy())
-        else:
-            linear, tamed = colour.to_linear(canvas_image(frame, canvas))
-            encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
+        """What the network sees of a frame; what had to be tamed is noted."""
+        picture, tamed = self._sight.picture(frame)
         if tamed:
             with self._tamed_lock:
                 # By frame: the first key is prepared by both passes.
                 self._tamed[frame.frame] = tamed
-        return self.geometry.add_rim(torch.from_numpy(encoded))
+        return picture
 
     def _deliver(self, item: _Segmented) -> None:
         """Enlarge and write one frame; in the writer's thread."""

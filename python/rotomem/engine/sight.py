@@ -1,0 +1,70 @@
+"""What the network sees of a shot: the plate's colour decided once, its frames brought to the working size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rotomem.engine.geometry import ShotGeometry
+from rotomem.engine.options import TrackOptions
+from rotomem.io.colour import NetworkColour, TamedPixels, tame
+from rotomem.io.plate import Plate, canvas_image
+from rotomem.types import PlateFrame
+
+
+class Sight:
+    """A plate through the network's eyes. A context manager; `picture` may be called from any thread.
+
+    colour     what was decided about the plate's colours
+    geometry   the canvas and the network picture
+
+    Raises ColourError, and UsageError for an absurd rim.
+    """
+
+    def __init__(self, plate: Plate, options: TrackOptions) -> None:
+        info = plate.info
+        self.canvas = info.canvas
+        self.colour = options.decide_colour(info)
+        self.geometry = ShotGeometry.of(
+            info.canvas.height,
+            info.canvas.width,
+            size=options.size,
+            pixel_aspect=info.pixel_aspect,
+            rim=options.rim,
+        )
+        self._network_colour = NetworkColour(self.colour)
+
+    def __enter__(self) -> Sight:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the threads that transform colours."""
+        self._network_colour.close()
+
+    def picture(self, frame: PlateFrame) -> tuple[Tensor, TamedPixels]:
+        """A frame as [h, w, 3] float32 display-referred 0..1, rim included; and what had to be tamed in it."""
+        colour, canvas = self._network_colour, self.canvas
+        if colour.linear_input:
+            # Averaging and the matrix between primaries may change places, so only the small picture is transformed.
+            rgb, tamed = tame(frame.rgb)
+            dtype = rgb.dtype if np.issubdtype(rgb.dtype, np.floating) else np.dtype(np.float32)
+            if frame.data_window != canvas or rgb.dtype != dtype:
+                rgb = canvas_image(replace(frame, rgb=rgb), canvas, dtype=dtype)
+            small = self.geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
+            encoded, _ = colour.apply(small.numpy())
+        elif self.colour.identity:
+            small = self.geometry.shrink(torch.from_numpy(canvas_image(frame, canvas)))
+            encoded, tamed = colour.apply(small.numpy())
+        else:
+            linear, tamed = colour.to_linear(canvas_image(frame, canvas))
+            encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
+        return self.geometry.add_rim(torch.from_numpy(encoded)), tamed
