@@ -19,7 +19,8 @@ How the five methods express themselves:
     AOT         one layer per LSTT block, "dot" with 8 heads, top_k None, latest_frame (short-term attention),
                 feedback "labels", values "identity", objects_per_pass 10, framing ResizeToGrid(16, offset=1);
                 the keys and values its blocks made while decoding travel in `Decoded.state`
-    STReMN      layers=1, slots 6; its learned update keys travel in `MemoryElements.extra`
+    STReMN      as STM, slots 6, memory_every 1; its learned update keys travel in `MemoryElements.extra`, and
+                `choose_slot` says which frame a full memory lets go
     ==========  ==================================================================================
 
 What a bank does not keep yet (more than one head, identity values, labels fed back, passes, slots) it refuses when
@@ -31,6 +32,7 @@ Shapes: B batch, O objects, CK and CV channels, h w the network picture, y x the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -53,7 +55,9 @@ class MemoryPlan:
     feedback            what is memorised of a frame that was segmented: soft probabilities or argmax labels
     latest_frame        True where the previous frame is always in memory, memorised or not
     clear_padding       True where masks are fed back without what the network saw in the padding around the picture
-    slots               number of frames a memory of fixed size holds (STReMN); None where it grows
+    slots               frames a memory of fixed size holds (STReMN), of which one is the frame the artist drew first;
+                        frames drawn later have a slot of their own. None where memory grows
+    memory_every        frames between two memory frames, as published
     consolidates        True where old elements can become long-term prototypes (needs shrinkage and selection)
     objects_per_pass    most objects one pass of the network can tell apart; None is any number
     heads               attention heads that key and value are split into
@@ -72,6 +76,7 @@ class MemoryPlan:
     latest_frame: bool = False
     clear_padding: bool = False
     slots: int | None = None
+    memory_every: int = 5
     consolidates: bool = False
     objects_per_pass: int | None = None
     heads: int = 1
@@ -99,7 +104,7 @@ class MemoryElements:
     value       [B, O, CV, y, x]
     shrinkage   [B, 1, y, x] or None
     selection   [B, CK, y, x] or None; kept for consolidation only
-    extra       [B, C, y, x] or None; whatever else a model's memory decides by (STReMN's update keys)
+    extra       [B, O, C, y, x] or None; whatever else a model's memory decides by (STReMN's update keys)
     """
 
     key: Tensor
@@ -107,6 +112,20 @@ class MemoryElements:
     shrinkage: Tensor | None = None
     selection: Tensor | None = None
     extra: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class HeldFrame:
+    """A frame in a memory of fixed size that may be let go.
+
+    step     the step it was memorised on
+    extra    [B, O, C, y, x] as `encode_mask` left it; rows of objects that appeared later hold zeros
+    seen     [O] bool, objects that had appeared by then; at least one
+    """
+
+    step: int
+    extra: Tensor | None
+    seen: Tensor
 
 
 class MemoryReader(Protocol):
@@ -221,6 +240,15 @@ class VOSModel(nn.Module, ABC):
     @abstractmethod
     def aggregate(self, masks: Tensor) -> Tensor:
         """Given masks [B, O, h, w] as the probabilities [B, O+1, h, w] the model would have given for them."""
+
+    def choose_slot(self, arriving: MemoryElements, step: int, held: Sequence[HeldFrame]) -> int:
+        """Which of the held frames gives its slot to the arriving one, where the plan has slots and all are taken.
+
+        step      of the arriving frame
+        held      frames that may go, oldest first, at least one: what the artist drew is not among them
+        returns   a place in `held`; the oldest, unless a model knows better
+        """
+        return 0
 
     def empty_sensory(self, batch: int, objects: int, y: int, x: int, like: Tensor) -> Tensor | None:
         """The sensory memory of objects that were never seen: zeros, or None where the plan has none."""

@@ -16,6 +16,7 @@ from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.interface import VOSModel
 from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.models.stm import STM, STMConfig
+from rotomem.models.stremn import STReMN, STReMNConfig
 from rotomem.models.xmem import XMEM_S, XMem, XMemConfig
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -121,13 +122,20 @@ REGISTRY: dict[str, ModelEntry] = {
         "STM at its published size; takes the published state_dict",
         recognise=lambda keys: "KV_Q_r4.Key.weight" in keys and "Encoder_M.conv1_o.weight" in keys,
     ),
+    "stremn": ModelEntry(
+        _builder("STReMN", STReMN, STReMNConfig()),
+        None,
+        "bring your own: no weights were published",
+        "STReMN at its published size; takes the state_dict that its recipe trains",
+        recognise=lambda keys: "update_query.weight" in keys and "memory_encoder.conv1_o.weight" in keys,
+    ),
 }
 
 
 def build_model(name: str, state_dict: Mapping[str, Tensor] | None = None, **config: Any) -> VOSModel:
     """A model of a known architecture on the CPU, in float32, for inference.
 
-    name         "xmem-s", "xmem", "stcn" or "stm"
+    name         "xmem-s", "xmem", "stcn", "stm" or "stremn"
     state_dict   published keys, a `module.` prefix allowed; widths are read from its shapes. None: random weights
     config       fields of the model's configuration that differ from its default
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import cast
 
 import torch
@@ -36,6 +37,24 @@ def freeze_norms(module: nn.Module) -> nn.Module:
         else:
             freeze_norms(child)
     return module
+
+
+def group_norms(module: nn.Module) -> nn.Module:
+    """Put a GroupNorm (Wu and He 2018) in the place of every BatchNorm2d inside `module`; returns `module`.
+
+    32 groups where the width allows it, as published; a narrow norm has fewer, of two channels or more each.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, group_norm(child.num_features))
+        else:
+            group_norms(child)
+    return module
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A GroupNorm whose number of groups follows from its width alone, so that a checkpoint need not tell it."""
+    return nn.GroupNorm(gcd(32, max(channels // 2, 1)), channels)
 
 
 def as_tokens(x: Tensor) -> Tensor:
