@@ -50,10 +50,10 @@ def add_parser(subparsers: SubParsers) -> None:
     network.add_argument("--device", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     network.add_argument("--dtype", help="auto, float32, bfloat16, float16 (%(default)s)")
     network.add_argument(
-        "--size", type=_size, metavar="N", help="shorter side the network sees, or full (%(default)s)"
+        "--size", type=parse_size, metavar="N", help="shorter side the network sees, or full (%(default)s)"
     )
     network.add_argument("--rim", type=int, metavar="N", help="replicate the picture's border by N network pixels")
-    network.add_argument("--threads", type=_positive, metavar="N", help="CPU threads of the network")
+    network.add_argument("--threads", type=parse_positive, metavar="N", help="CPU threads of the network")
 
     memory = parser.add_argument_group("memory")
     memory.add_argument("--mem-every", type=int, metavar="N", help="memorise every Nth frame (%(default)s)")
@@ -141,17 +141,19 @@ def add_colour_options(parser: argparse.ArgumentParser) -> None:
     colour.add_argument("--ocio-config", metavar="PATH", help="default: $OCIO, else a built-in config")
 
 
-def _size(text: str) -> int | None:
-    return None if text == "full" else _positive(text, " or full")
+def parse_size(text: str) -> int | None:
+    """A working size, or None for `full`; for argparse."""
+    return None if text == "full" else parse_positive(text, " or full")
 
 
 def _top_k(text: str) -> int | str | None:
     if text == "model":
         return text
-    return None if text == "all" else _positive(text, " or all")
+    return None if text == "all" else parse_positive(text, " or all")
 
 
-def _positive(text: str, otherwise: str = "") -> int:
+def parse_positive(text: str, otherwise: str = "") -> int:
+    """A whole number of 1 or more; `otherwise` is what else the message says was possible."""
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= 1:
             return value

@@ -89,10 +89,17 @@ def load_start(model: VOSModel, start: str | Path) -> None:
         raise CheckpointError(error.what, remedy="start from weights of the same widths", path=path) from None
 
 
-def export_weights(checkpoint: str | Path | Mapping[str, Any], path: str | Path, *, version: str = "1") -> Path:
+def export_weights(
+    checkpoint: str | Path | Mapping[str, Any],
+    path: str | Path,
+    *,
+    version: str = "1",
+    facts: Mapping[str, str] | None = None,
+) -> Path:
     """Write the averaged weights of a run as float16 safetensors, with where they come from in the metadata.
 
     checkpoint   a file that `save_checkpoint` wrote, or its contents
+    facts        more for the metadata
     """
     state = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     tensors = {
@@ -110,6 +117,7 @@ def export_weights(checkpoint: str | Path | Mapping[str, Any], path: str | Path,
         "recipe": str(state["recipe"]),
         "steps": str(state["step"]),
         "minutes": f"{state['elapsed_s'] / 60:.1f}",
+        **(facts or {}),
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
