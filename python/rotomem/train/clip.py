@@ -94,12 +94,14 @@ def clip_losses(
     share: float = 1.0,
     rounded: bool = False,
     encode: Encode = encode_together,
+    memory: ClipMemory | None = None,
 ) -> dict[str, Tensor]:
     """Run the model over a batch of clips and compare every predicted frame with its coverage.
 
     rng       decides which frames are memorised
     share     of the pixels that the cross-entropy looks at
     rounded   the mask given on the first frame is 0 or 1, as an artist's label map is
+    memory    an empty one; None: all frames that were memorised
 
     returns   scalars: "loss", which is minimised; its parts; "overlap" of prediction and truth; "present", the share
               of the object rows that hold an object
@@ -109,7 +111,7 @@ def clip_losses(
     t, _, h, w = images.shape[1:]
     stride = model.plan.stride
     features = encode(model, images)
-    memory = ClipMemory(model.plan)
+    memory = memory or ClipMemory(model.plan)
     sensory = model.empty_sensory(images.shape[0], coverage.shape[2], h // stride, w // stride, images)
     first = coverage[:, 0]
     masks = model.aggregate((first > 0.5).float() if rounded else first)[:, 1:]
