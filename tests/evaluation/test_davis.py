@@ -14,6 +14,7 @@ import pytest
 
 from rotomem.errors import InputError, MissingFrameError, PlateError, ShapeError, UsageError
 from rotomem.evaluation import davis
+from rotomem.evaluation.gauge import Cost
 
 H, W = 48, 64
 
@@ -125,6 +126,80 @@ def test_run_sequence_when_masks_are_0_and_255_then_one_object_and_when_mixed_th
     assert [o.object_id for o in scores] == [1] and scores[0].j.mean == 1.0
 
 
+def test_run_sequence_when_davis_2016_then_all_objects_are_one(tmp_path: Path) -> None:
+    pair, one = labels_of((1, 8, 8, 24, 24), (2, 30, 30, 40, 50)), labels_of((2, 8, 8, 24, 24), (1, 30, 30, 40, 40))
+    davis_sequence(tmp_path, "s", [pair, one, pair])
+    meta = {"videos": {"s": {"objects": {"1": {"category": "dog"}}}}}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    (sequence,) = davis.find_sequences(tmp_path, protocol="davis2016")
+    tracker = Recorder()
+    (score,) = davis.run_sequence(sequence, tracker).objects
+    assert (score.object_id, score.frames, score.category) == (1, 1, None)
+    # both boxes of the key: 256 + 200 pixels; the frame shows 256 + 100 of them, under other labels
+    assert score.j.mean == pytest.approx(356 / 456)
+    assert [c[0] for c in tracker.calls] == [(1,), None, None] and tracker.masks[0].sum() == 456
+    noisy = labels_of((1, 8, 8, 24, 24), (255, 30, 30, 40, 40))
+    davis_sequence(tmp_path / "void", "s", [pair, noisy, pair])
+    (sequence,) = davis.find_sequences(tmp_path / "void", protocol="davis2016")
+    (score,) = davis.run_sequence(sequence, Recorder()).objects
+    assert score.j.mean == pytest.approx(256 / (256 + 100)), "pixels of the void count for nobody"
+
+
+def all_frames(root: Path, name: str, frames: int) -> None:
+    for index in range(frames):
+        picture(root / name / f"{index:05d}.jpg")
+
+
+@pytest.mark.parametrize(
+    "place", ("valid/JPEGImages_all_frames", "valid_all_frames/JPEGImages", "all_frames/valid_all_frames/JPEGImages")
+)
+def test_run_sequence_when_all_frames_are_read_then_those_of_the_plain_layout_count(
+    tmp_path: Path, place: str
+) -> None:
+    box, gone = labels_of((1, 8, 8, 24, 24)), labels_of()
+    valid = tmp_path / "valid"
+    for stem, labels in (("00000", box), ("00005", box), ("00010", gone)):
+        picture(valid / "JPEGImages" / "v" / f"{stem}.jpg")
+        davis.write_labels(valid / "Annotations" / "v" / f"{stem}.png", labels)
+    all_frames(tmp_path / place, "v", 11)
+    (sequence,) = davis.find_sequences(valid, protocol="youtube", all_frames=True)
+    assert len(sequence.images) == 11 and sequence.wanted == {0, 5, 10} and set(sequence.annotations) == {0, 5, 10}
+    tracker = Recorder()
+    (score,) = davis.run_sequence(sequence, tracker).objects
+    assert len(tracker.calls) == 11 and (score.frames, score.j.mean) == (2, 0.5)
+    (plain,) = davis.find_sequences(valid, protocol="youtube")
+    assert len(plain.images) == 3 and plain.wanted == {0, 1, 2}
+
+
+def test_find_sequences_when_all_frames_lack_some_then_the_frame_or_the_folder_is_named(tmp_path: Path) -> None:
+    davis_sequence(tmp_path, "v", [labels_of((1, 8, 8, 24, 24))] * 3)
+    with pytest.raises(MissingFrameError, match="JPEGImages_all_frames"):
+        davis.find_sequences(tmp_path, all_frames=True)
+    all_frames(tmp_path / "JPEGImages_all_frames", "v", 2)
+    with pytest.raises(MissingFrameError, match=r"frame 00002 .* of v"):
+        davis.find_sequences(tmp_path, all_frames=True)
+
+
+def test_run_sequence_when_flicker_is_asked_then_the_jump_of_the_truth_is_measured(tmp_path: Path) -> None:
+    still, moved = labels_of((1, 8, 8, 40, 24)), labels_of((1, 8, 8, 40, 26))
+    davis_sequence(tmp_path, "s", [still, moved, moved])
+    (sequence,) = davis.find_sequences(tmp_path)
+    (score,) = davis.run_sequence(sequence, Recorder(), flicker=True).objects
+    assert score.flicker == 0, "the tracker repeats itself on pictures that do not move"
+    # 2 x 32 pixels come; the contour is 32 + 32 + 1 high or low pixels a side and 16 or 18 + 1 wide ones
+    contour = 2 * 18 + 2 * 32
+    assert score.truth_flicker == pytest.approx(64 / contour / 2, rel=0.03)
+    assert math.isnan(davis.run_sequence(sequence, Recorder()).objects[0].flicker)
+
+
+def test_run_sequence_when_it_ran_then_steps_seconds_and_memory_are_known(tmp_path: Path) -> None:
+    davis_sequence(tmp_path, "s", [labels_of(), *[labels_of((1, 8, 8, 24, 24))] * 4])
+    cost = davis.run_sequence(davis.find_sequences(tmp_path)[0], Recorder()).cost
+    assert cost.steps == 4, "nothing is tracked before the key"
+    assert cost.step_s > 0 and cost.fps == cost.steps / cost.step_s
+    assert cost.memory_bytes > 1e7 and cost.gpu_memory_bytes >= 0
+
+
 def test_run_sequence_when_sizes_differ_then_error_names_both_files(tmp_path: Path) -> None:
     davis_sequence(tmp_path, "s", [labels_of((1, 8, 8, 24, 24))] * 3)
     picture(tmp_path / "JPEGImages" / "s" / "00001.jpg", 24, 32)
@@ -195,16 +270,16 @@ def test_summarise_when_sequences_have_unlike_numbers_of_objects_then_every_obje
     def score(values: list[float]) -> davis.SequenceScore:
         stats = [davis.Statistics(v, v, 0.0) for v in values]
         return davis.SequenceScore(
-            "d", "s", 5, (W, H), 1.0, tuple(davis.ObjectScore(i + 1, 0, 3, s, s) for i, s in enumerate(stats))
+            "d", "s", 5, (W, H), Cost(), tuple(davis.ObjectScore(i + 1, 0, 3, s, s) for i, s in enumerate(stats))
         )
 
     summary = davis.summarise([score([1.0]), score([0.0, 0.5])])
     assert summary.objects == 3 and summary.jf == pytest.approx(0.5)
     assert summary.seen is None and summary.overall is None
     unmeasured = davis.ObjectScore(1, 0, 0, davis.statistics([]), davis.statistics([]))
-    empty = davis.SequenceScore("d", "s", 1, (W, H), 0.0, (unmeasured,))
+    empty = davis.SequenceScore("d", "s", 1, (W, H), Cost(), (unmeasured,))
     assert davis.summarise([score([1.0]), empty]).jf == 1.0
-    assert math.isnan(davis.summarise([empty]).jf) and empty.fps == math.inf
+    assert math.isnan(davis.summarise([empty]).jf) and math.isnan(empty.cost.fps)
 
 
 def test_read_labels_when_palette_grey_or_equal_rgb_then_the_same_ids(tmp_path: Path) -> None:

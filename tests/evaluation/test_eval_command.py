@@ -12,7 +12,9 @@ import rotomem
 from rotomem.cli import main
 from rotomem.evaluation import davis
 
-from .test_davis import davis_sequence, labels_of
+from .test_alpha_clips import alpha_set, soft_box
+from .test_davis import all_frames, davis_sequence, labels_of
+from .tiny import tiny_model
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     one, two = labels_of((1, 8, 8, 24, 24)), labels_of((1, 8, 8, 24, 24), (2, 28, 30, 44, 60))
     davis_sequence(tmp_path / "data" / "a", "box", [one] * 4)
     davis_sequence(tmp_path / "data" / "b", "pair", [two] * 4)
-    model = rotomem.build_model("xmem-s")
+    model = tiny_model()
     monkeypatch.setattr(rotomem, "load_model", lambda *_, **__: model)
     return tmp_path / "data"
 
@@ -54,9 +56,84 @@ def test_eval_when_json_goes_to_standard_output_then_nothing_else_does(
     assert [s["name"] for s in report["sequences"]] == ["box"] and report["sequences"][0]["frames"] == 3
 
 
+def test_eval_when_several_sizes_and_mirrored_then_another_figure_and_the_table_says_so(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = []
+    for more in ([], ["--multi-scale", "32,64", "--flip"]):
+        assert main(["eval", str(data), "--sequences", "pair", *more, "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    plain, averaged = reports
+    assert (plain["multi_scale"], plain["flip"]) == (None, False)
+    assert (averaged["multi_scale"], averaged["flip"]) == ([32, 64], True)
+    assert plain["all"]["jf"] != averaged["all"]["jf"]
+    assert main(["eval", str(data), "--sequences", "pair", "--multi-scale", "32,64", "--flip"]) == 0
+    assert "at 32+64, mirrored too" in capsys.readouterr().out
+
+
+def test_eval_when_davis_2016_then_a_sequence_has_one_object(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(data), "--sequences", "pair", "--protocol", "davis2016", "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["sequences"]
+    assert [o["id"] for o in pair["per_object"]] == [1]
+
+
+def test_eval_when_youtube_then_seen_unseen_and_g_stand_below(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meta = {"videos": {"pair": {"objects": {"1": {"category": "dog", "seen": True}, "2": {"seen": False}}}}}
+    (data / "b" / "meta.json").write_text(json.dumps(meta))
+    assert main(["eval", str(data / "b"), "--json"]) == 0
+    means = json.loads(capsys.readouterr().out)["all"]
+    four = [means[k] for k in ("seen_j", "seen_f", "unseen_j", "unseen_f")]
+    assert means["overall"] == pytest.approx(np.mean(four), abs=1e-4)
+    assert main(["eval", str(data / "b")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (unseen,) = (line.split() for line in lines if "unseen" in line)
+    assert unseen == ["unseen", "(G,", "J,", "F)", *(f"{means[k]:.3f}" for k in ("overall", "unseen_j", "unseen_f"))]
+
+
+def test_eval_when_all_frames_then_labels_of_the_plain_ones_are_written(data: Path, tmp_path: Path) -> None:
+    box = labels_of((1, 8, 8, 24, 24))
+    davis_sequence(tmp_path / "valid", "v", [box] * 3)
+    all_frames(tmp_path / "valid" / "JPEGImages_all_frames", "v", 5)
+    out = tmp_path / "out"
+    assert main(["eval", str(tmp_path / "valid"), "--all-frames", "--out", str(out)]) == 0
+    written = sorted(p.name for p in (out / "valid" / "Annotations" / "v").iterdir())
+    assert written == ["00000.png", "00001.png", "00002.png"]
+
+
+def test_eval_when_flicker_is_asked_then_a_column_for_tracker_and_truth(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(data), "--sequences", "box", "--flicker"]) == 0
+    assert "flicker" in (flickering := capsys.readouterr().out) and "truth" in flickering
+    assert main(["eval", str(data), "--sequences", "box"]) == 0
+    assert "flicker" not in capsys.readouterr().out
+
+
+def test_eval_when_mattes_are_the_truth_then_their_errors_and_the_bicubic_ones(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alpha_set(tmp_path / "soft", "hair", [{"A": soft_box(4 + t)} for t in range(3)])
+    assert main(["eval", str(tmp_path / "soft"), "--json", str(tmp_path / "figures.json")]) == 0
+    printed = capsys.readouterr()
+    report = json.loads((tmp_path / "figures.json").read_text())
+    (hair,) = report["sequences"]
+    assert hair["per_object"][0]["frames"] == 2 and hair["fps"] > 0 and hair["memory_bytes"] > 1e7
+    for errors in (hair["matte"], hair["bicubic"]):
+        assert set(errors) == {"sad", "mse", "gradient", "connectivity", "dt_ssd", "messd_dt"}
+        assert all(isinstance(v, float) for v in errors.values())
+        assert f"{errors['sad']:.3f}" in printed.out and f"{errors['gradient']:.3f}" in printed.out
+    assert main(["eval", str(tmp_path / "soft"), "--flip", "--json"]) == 0
+    flipped = json.loads(capsys.readouterr().out)["all"]
+    assert flipped["bicubic"] is None and flipped["matte"]["sad"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        (["--generated", "thin"], 2, "twice"),
+        (["--multi-scale", "480,480"], 2, "each once"),
+        (["--multi-scale", "wide"], 2, "no number of pixels"),
+        (["--all-frames"], 3, "JPEGImages_all_frames"),
         (["--limit", "2"], 2, "3 or more"),
         (["--overlays"], 2, "--out"),
         (["--sequences", "nobody"], 3, "box, pair"),
@@ -67,4 +144,20 @@ def test_eval_when_arguments_make_no_sense_then_code_and_remedy(
     data: Path, arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(data), *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give DIR, or --generated"),
+        (["--generated", "thin"], "--data"),
+        (["--generated", "thin", "--data", ".", "--frames", "1"], "2 frames or more"),
+        (["--generated", "thin", "--data", ".", "--size", "0"], "--size"),
+    ],
+)
+def test_eval_when_there_is_no_data_set_then_what_is_missing_is_told(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *arguments]) == 2
     assert says in capsys.readouterr().err

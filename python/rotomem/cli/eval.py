@@ -1,100 +1,124 @@
-"""`rotomem eval`: J and F of a model on data sets with ground truth."""
+"""`rotomem eval`: how good a model is on data sets with ground truth, and on clips composed with exact alpha."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rotomem.cli.tables import print_alpha_table, print_table
 from rotomem.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from rotomem.evaluation.davis import SequenceScore
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from rotomem.engine.session import Session
+    from rotomem.evaluation.alpha import AlphaClipScore
+    from rotomem.evaluation.alpha_clips import AlphaClip
+    from rotomem.evaluation.davis import Labels, SequenceScore, VideoSequence
+    from rotomem.evaluation.ensemble import Ensemble
+    from rotomem.models.interface import VOSModel
+    from rotomem.train.compose import Composer
 
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_GENERATED = ("motion_blur", "thin")
 
 
 def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "eval",
-        help="measure a model on DAVIS or YouTube-VOS folders",
-        description="Track every sequence below DIR from its first masks; measure region similarity J and boundary "
-        "accuracy F. DIR holds JPEGImages and Annotations (or JPEGImages/480p ...), or several such data sets. "
-        "Protocol davis leaves out each sequence's first and last frame; youtube counts every annotated frame after "
-        "an object's first.",
+        help="measure a model on DAVIS or YouTube-VOS folders, on true mattes, on composed clips",
+        description="Track every sequence below DIR from its first masks and measure what comes out. DIR holds "
+        "JPEGImages and Annotations (or JPEGImages/480p ...): region similarity J and boundary accuracy F; or "
+        "JPEGImages and Alphas: errors of soft mattes; or several such data sets. Protocol davis leaves out each "
+        "sequence's first and last frame, davis2016 also merges all objects into one; youtube counts every annotated "
+        "frame after an object's first.",
     )
-    parser.add_argument("dir", metavar="DIR")
-    parser.add_argument("--model", default="xmem-s", help="name or checkpoint (default xmem-s)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument(
-        "--size", type=_size, default=480, metavar="N", help="shorter side the network sees; 0: as it is"
+    parser.add_argument("dir", metavar="DIR", nargs="?")
+    network = parser.add_argument_group("model")
+    network.add_argument("--model", default="xmem-s", help="name or checkpoint (default xmem-s)")
+    network.add_argument("--device", default="auto")
+    network.add_argument("--dtype", default="auto")
+    network.add_argument(
+        "--size",
+        type=_size,
+        default=480,
+        metavar="N",
+        help="shorter side the network sees; 0: as it is (%(default)s)",
     )
-    parser.add_argument("--mem-every", type=int, default=5, metavar="N", help="frames between memory frames")
-    parser.add_argument(
+    network.add_argument(
+        "--multi-scale",
+        type=_sizes,
+        metavar="N,N",
+        help="average over these sizes; one above the picture's own enlarges it",
+    )
+    network.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    network.add_argument("--mem-every", type=int, default=5, metavar="N", help="frames between memory frames")
+    network.add_argument("--threads", type=int, metavar="N", help="CPU threads of the network")
+
+    data = parser.add_argument_group("what is measured")
+    data.add_argument(
         "--sequences", nargs="+", metavar="NAME", help="only these; a .txt file of names stands for its lines"
     )
-    parser.add_argument("--protocol", choices=("auto", "davis", "youtube"), default="auto")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames of each sequence")
-    parser.add_argument("--out", metavar="DIR", help="write label maps to DIR/<data set>/Annotations")
-    parser.add_argument("--overlays", action="store_true", help="with --out: also pictures with the objects tinted")
-    parser.add_argument("--json", metavar="FILE", help="write all figures as JSON; - for standard output")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the network")
+    data.add_argument("--protocol", choices=("auto", "davis", "davis2016", "youtube"), default="auto")
+    data.add_argument(
+        "--all-frames",
+        action="store_true",
+        help="track through every frame of JPEGImages_all_frames; count and write those of JPEGImages",
+    )
+    data.add_argument("--limit", type=int, metavar="N", help="only the first N frames of each sequence")
+    data.add_argument(
+        "--flicker", action="store_true", help="also how steady probabilities are along the picture's motion; slower"
+    )
+
+    composed = parser.add_argument_group("composed clips with exact alpha, in the place of DIR")
+    composed.add_argument("--generated", choices=_GENERATED, help="what the clips are full of")
+    composed.add_argument("--data", type=Path, metavar="DIR", help="training folder to compose them from")
+    composed.add_argument("--clips", type=int, default=8, metavar="N", help="how many (%(default)s)")
+    composed.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each (%(default)s)")
+    composed.add_argument("--seed", type=int, default=1, help="the same seed composes the same clips (%(default)s)")
+
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", metavar="DIR", help="write label maps to DIR/<data set>/Annotations")
+    out.add_argument("--overlays", action="store_true", help="with --out: also pictures with the objects tinted")
+    out.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write all figures; without FILE to stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
-    if args.limit is not None and args.limit < 3:
-        raise UsageError(f"--limit {args.limit} leaves no frame to measure", remedy="give 3 or more")
-    if args.overlays and not args.out:
-        raise UsageError("--overlays without --out", remedy="say where to write with --out DIR")
-    import numpy as np
+    _check(args)
     import torch
-    from numpy.typing import NDArray
     from rich.console import Console
 
     import rotomem
     from rotomem.engine.report import peak_memory_bytes
-    from rotomem.evaluation import davis
+    from rotomem.evaluation import figures
+    from rotomem.evaluation.alpha_clips import find_alpha_clips
+    from rotomem.evaluation.davis import find_sequences
 
-    sequences = davis.find_sequences(args.dir, args.sequences, protocol=args.protocol)
+    clips = _composed(args) if args.generated else find_alpha_clips(args.dir, args.sequences)
+    sequences = []
+    if not clips:
+        sequences = find_sequences(args.dir, args.sequences, protocol=args.protocol, all_frames=args.all_frames)
     if args.threads:
         torch.set_num_threads(args.threads)
     model = rotomem.load_model(args.model, device=args.device, dtype=args.dtype)
     console = Console(stderr=True)
-    scores: list[SequenceScore] = []
     started = time.perf_counter()
-    for sequence in sequences:
-        session = rotomem.Session(model, mem_every=args.mem_every, size=args.size)
-
-        def show(
-            index: int, picture: NDArray[np.float32], labels: davis.Labels, sequence: davis.VideoSequence = sequence
-        ) -> None:
-            total = min(len(sequence.images), args.limit or len(sequence.images))
-            if console.is_terminal:
-                console.print(f"{sequence.name}  {index + 1}/{total}   ", end="\r", highlight=False)
-            if not args.out:
-                return
-            stem = sequence.images[index].stem
-            folder = Path(args.out) / sequence.dataset
-            try:
-                davis.write_labels(folder / "Annotations" / sequence.name / f"{stem}.png", labels)
-                if args.overlays:
-                    davis.write_overlay(folder / "Overlays" / sequence.name / f"{stem}.jpg", picture, labels)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write labels: {error.strerror}", remedy="choose another --out", path=error.filename
-                ) from None
-
-        score = davis.run_sequence(sequence, session, limit=args.limit, on_frame=show)
-        scores.append(score)
-        if not console.is_terminal:
-            console.print(_line(score), highlight=False, soft_wrap=True)
+    measured: dict[str, Any]
+    if clips:
+        measured = figures.alpha_as_dict([_run_clip(args, model, clip, console) for clip in clips])
+    else:
+        measured = figures.as_dict([_run_sequence(args, model, sequence, console) for sequence in sequences])
     report = {
         "version": rotomem.__version__,
         "model": model.name,
@@ -103,11 +127,15 @@ def run(args: argparse.Namespace) -> int:
         "dtype": str(model.compute_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "size": args.size,
+        "multi_scale": args.multi_scale,
+        "flip": args.flip,
         "mem_every": args.mem_every,
         "limit": args.limit,
+        "generated": args.generated,
         "wall_s": round(time.perf_counter() - started, 2),
         "peak_memory_bytes": peak_memory_bytes(),
-        **as_dict(scores),
+        "peak_gpu_memory_bytes": max((s["gpu_memory_bytes"] for s in measured["sequences"]), default=0),
+        **measured,
     }
     if args.json:
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
@@ -118,123 +146,137 @@ def run(args: argparse.Namespace) -> int:
             Path(args.json).write_text(text + "\n")
         except OSError as error:
             raise OutputError(f"cannot write the report: {error.strerror}", path=args.json) from None
-    print_table(scores, report, sys.stdout)
+    (print_alpha_table if clips else print_table)(report, sys.stdout)
     return 0
 
 
-def as_dict(scores: list[SequenceScore]) -> dict[str, Any]:
-    """All figures as JSON values: data sets with their means, sequences, objects. None where there is no figure."""
-    from rotomem.evaluation.davis import summarise
-    from rotomem.evaluation.measures import Statistics
-
-    def figure(value: float) -> float | None:
-        return round(value, 5) if math.isfinite(value) else None
-
-    def both(j: Statistics, f: Statistics) -> dict[str, Any]:
-        return {
-            "jf": figure((j.mean + f.mean) / 2),
-            **{f"j_{k}": figure(v) for k, v in j.as_dict().items()},
-            **{f"f_{k}": figure(v) for k, v in f.as_dict().items()},
-        }
-
-    def summary(chosen: list[SequenceScore]) -> dict[str, Any]:
-        s = summarise(chosen)
-        out = {"objects": s.objects, **both(s.j, s.f)}
-        if s.seen:
-            out["seen_j"], out["seen_f"] = map(figure, s.seen)
-        if s.unseen:
-            out["unseen_j"], out["unseen_f"] = map(figure, s.unseen)
-        if s.overall is not None:
-            out["overall"] = figure(s.overall)
-        return out
-
-    names = list(dict.fromkeys(s.dataset for s in scores))
-    return {
-        "all": summary(scores),
-        "datasets": {name: summary([s for s in scores if s.dataset == name]) for name in names},
-        "sequences": [
-            {
-                "dataset": s.dataset,
-                "name": s.name,
-                "frames": s.frames,
-                "size": list(s.size),
-                "fps": figure(s.fps),
-                **summary([s]),
-                "per_object": [
-                    {
-                        "id": o.object_id,
-                        "category": o.category,
-                        "seen": o.seen,
-                        "key_frame": o.key_frame,
-                        "frames": o.frames,
-                        **both(o.j, o.f),
-                    }
-                    for o in s.objects
-                ],
-            }
-            for s in scores
-        ],
-    }
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what contradicts itself before anything is loaded."""
+    if bool(args.dir) == bool(args.generated):
+        raise UsageError("what to measure on was not said, or twice", remedy="give DIR, or --generated")
+    if args.generated and not args.data:
+        raise UsageError("--generated without --data", remedy="give the training folder to compose clips from")
+    if args.generated and (args.clips < 1 or args.frames < 2 or not args.size):
+        raise UsageError(
+            f"{args.clips} clips of {args.frames} frames at {args.size or 'full size'}",
+            remedy="give 1 clip or more, 2 frames or more, and a --size",
+        )
+    if args.limit is not None and args.limit < 3:
+        raise UsageError(f"--limit {args.limit} leaves no frame to measure", remedy="give 3 or more")
+    if args.overlays and not args.out:
+        raise UsageError("--overlays without --out", remedy="say where to write with --out DIR")
 
 
-def print_table(scores: list[SequenceScore], report: dict[str, Any], stream: Any) -> None:
-    """The figures as people compare them."""
-    from rich.console import Console
-    from rich.table import Table
+def _tracker(args: argparse.Namespace, model: VOSModel) -> Session | Ensemble:
+    """A fresh tracker of one sequence."""
+    from rotomem.engine.session import Session
+    from rotomem.evaluation.ensemble import Ensemble, views
 
-    from rotomem.cli.progress import size_text
+    def session(size: int | None) -> Session:
+        return Session(model, mem_every=args.mem_every, size=size)
 
-    table = Table(
-        title=f"{report['model']} ({report['weights'] or 'random weights'}) at {report['size'] or 'full size'}"
+    if not args.multi_scale and not args.flip:
+        return session(args.size)
+    return Ensemble(views(args.multi_scale or [args.size], flip=args.flip), session)
+
+
+def _run_sequence(
+    args: argparse.Namespace, model: VOSModel, sequence: VideoSequence, console: Console
+) -> SequenceScore:
+    """Measure label maps on one sequence, write them where asked, say how it went."""
+    from rotomem.evaluation import davis
+
+    def on_frame(index: int, picture: NDArray[np.float32], labels: Labels) -> None:
+        total = min(len(sequence.images), args.limit or len(sequence.images))
+        _say_where(console, sequence.name, index, total)
+        if not args.out or index not in sequence.wanted:
+            return
+        stem = sequence.images[index].stem
+        folder = Path(args.out) / sequence.dataset
+        try:
+            davis.write_labels(folder / "Annotations" / sequence.name / f"{stem}.png", labels)
+            if args.overlays:
+                davis.write_overlay(folder / "Overlays" / sequence.name / f"{stem}.jpg", picture, labels)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write labels: {error.strerror}", remedy="choose another --out", path=error.filename
+            ) from None
+
+    score = davis.run_sequence(
+        sequence, _tracker(args, model), limit=args.limit, flicker=args.flicker, on_frame=on_frame
     )
-    table.add_column("sequence")
-    for name in ("frames", "object", "J&F", "J", "recall", "decay", "F", "recall", "decay", "fps"):
-        table.add_column(name, justify="right")
+    s = davis.summarise([score])
+    _say_done(console, f"{score.name}: J&F {s.jf:.3f}  J {s.j.mean:.3f}  F {s.f.mean:.3f}  {score.cost.fps:.1f} fps")
+    return score
 
-    def cells(figures: dict[str, Any]) -> list[str]:
-        keys = ("jf", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
-        return ["-" if figures[k] is None else f"{figures[k]:.3f}" for k in keys]
 
-    several = len(report["datasets"]) > 1
-    for dataset, means in report["datasets"].items():
-        for entry in (e for e in report["sequences"] if e["dataset"] == dataset):
-            objects = entry["per_object"]
-            what = str(objects[0]["id"]) if len(objects) == 1 else f"mean of {len(objects)}"
-            speed = "-" if entry["fps"] is None else f"{entry['fps']:.1f}"
-            table.add_row(entry["name"], str(entry["frames"]), what, *cells(entry), speed)
-            if len(objects) > 1:
-                for o in objects:
-                    label = f"{o['id']}{' ' + o['category'] if o['category'] else ''}"
-                    table.add_row("", "", label, *cells(o), "", style="dim")
-        table.add_section()
-        table.add_row(dataset, "", f"mean of {means['objects']}", *cells(means), "", style="bold")
-        if "overall" in means:
-            table.add_row(
-                "  seen J, F", "", "", "", f"{means['seen_j']:.3f}", "", "", f"{means['seen_f']:.3f}", "", "", ""
-            )
-            table.add_row(
-                "  unseen J, F", "", "", f"{means['overall']:.3f}", f"{means['unseen_j']:.3f}", "", "",
-                f"{means['unseen_f']:.3f}", "", "", "",
-            )  # fmt: skip
-        table.add_section()
-    if several:
-        table.add_row("all", "", f"mean of {report['all']['objects']}", *cells(report["all"]), "", style="bold")
-    console = Console(file=stream, width=None if stream.isatty() else 110)
-    console.print(table)
-    frames, seconds = sum(s.frames for s in scores), sum(s.step_s for s in scores)
-    console.print(
-        f"{frames} frames, {frames / seconds if seconds else math.inf:.1f} fps in the network on {report['device']} "
-        f"({report['dtype']}, {report['threads']} threads), peak memory {size_text(report['peak_memory_bytes'])}, "
-        f"{report['wall_s']:.0f} s in all",
-        highlight=False,
+def _run_clip(args: argparse.Namespace, model: VOSModel, clip: AlphaClip, console: Console) -> AlphaClipScore:
+    """Measure soft mattes on one clip, say how it went."""
+    from rotomem.engine.session import Session
+    from rotomem.evaluation.alpha import run_alpha, summarise_alpha
+    from rotomem.evaluation.coarse import CoarseListener
+
+    def on_frame(index: int) -> None:
+        _say_where(console, clip.name, index, min(clip.length, args.limit or clip.length))
+
+    tracker = _tracker(args, model)
+    if isinstance(tracker, Session):
+        with CoarseListener(model, args.size) as coarse:
+            score = run_alpha(clip, tracker, coarse=coarse, limit=args.limit, on_frame=on_frame)
+    else:
+        score = run_alpha(clip, tracker, limit=args.limit, on_frame=on_frame)
+    s = summarise_alpha([score])
+    _say_done(
+        console, f"{score.name}: SAD {s.matte.sad:.3f}  gradient {s.matte.gradient:.3f}  {score.cost.fps:.1f} fps"
     )
+    return score
 
 
-def _line(score: SequenceScore) -> str:
-    from rotomem.evaluation.davis import summarise
+def _composed(args: argparse.Namespace) -> list[AlphaClip]:
+    """Clips with one object and exact alpha, the same for the same arguments and sources."""
+    from rotomem.evaluation.alpha_clips import AlphaClip
+    from rotomem.train.compose import Composer, motion_blur, thin_structures
+    from rotomem.train.data import load_pool
 
-    s = summarise([score])
-    return f"{score.name}: J&F {s.jf:.3f}  J {s.j.mean:.3f}  F {s.f.mean:.3f}  {score.fps:.1f} fps"
+    config = {"motion_blur": motion_blur, "thin": thin_structures}[args.generated]()
+    composer = Composer(load_pool(args.data), config)
+    return [
+        AlphaClip(
+            f"generated {args.generated}",
+            f"seed {seed}",
+            ("object",),
+            args.frames,
+            partial(_compose, composer, seed, args.frames, args.size),
+        )
+        for seed in range(args.seed, args.seed + args.clips)
+    ]
+
+
+def _compose(
+    composer: Composer, seed: int, frames: int, size: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Pictures and mattes of the first clip from a seed whose object can be followed from its first frame."""
+    import numpy as np
+    import torch
+
+    rng = torch.Generator().manual_seed(seed)
+    for _ in range(100):
+        clip = composer.compose(rng, clips=1, frames=frames, size=size, objects=1)
+        if bool(clip.present[0, 0]):
+            for picture, mattes in zip(clip.images[0], clip.coverage[0], strict=True):
+                yield np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), mattes.numpy()
+            return
+    raise UsageError(f"seed {seed} composes no clip whose object can be followed", remedy="give another --seed")
+
+
+def _say_where(console: Console, name: str, index: int, total: int) -> None:
+    if console.is_terminal:
+        console.print(f"{name}  {index + 1}/{total}   ", end="\r", highlight=False)
+
+
+def _say_done(console: Console, line: str) -> None:
+    if not console.is_terminal:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _size(text: str) -> int | None:
@@ -245,3 +287,10 @@ def _size(text: str) -> int | None:
     if size < 0:
         raise argparse.ArgumentTypeError("a size is 0 or more")
     return size or None
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [_size(part) for part in text.split(",")]
+    if None in sizes or len(set(sizes)) != len(sizes):
+        raise argparse.ArgumentTypeError("sizes are numbers of pixels, each once, with commas between")
+    return [size for size in sizes if size]

@@ -2,17 +2,21 @@
 
     DIR/JPEGImages/<sequence>/00000.jpg  Annotations/<sequence>/00000.png          DAVIS 2016, 2017, YouTube-VOS
     DIR/JPEGImages/480p/<sequence>/...   Annotations/480p/<sequence>/...           resolutions side by side (DAVIS)
+    DIR/JPEGImages_all_frames/<sequence>/...                                       every frame (YouTube-VOS), or so:
+    DIR_all_frames/JPEGImages/...        all_frames/DIR_all_frames/JPEGImages/...  beside DIR
     DIR/**/ (the above)                                                            several data sets below one folder
 
 An object's key is the first annotation that shows it; a key that comes later is given at its frame, for the new
 objects alone. Which frames count:
 
-    davis     all but the sequence's first and last, as in the DAVIS 2017 semi-supervised evaluation. Used for
-              DAVIS 2016 too (published figures for it keep or drop the last frame), so that here one word has one
-              meaning.
-    youtube   every annotated frame after an object's key, the last one too.
+    davis     all but the sequence's first and last, as in the DAVIS 2017 semi-supervised evaluation
+    davis2016 the same frames, with all objects of a sequence merged into one, which is how DAVIS 2016 sees the
+              sequences it shares with DAVIS 2017 (published figures for it keep or drop the last frame)
+    youtube   every annotated frame after an object's key, the last one too
 
-A score is the mean over frames per object, then over objects (not over sequences), as both evaluations have it.
+With all frames read, the tracker sees every one of them; only those of the plain layout are annotated, counted and
+written. A score is the mean over frames per object, then over objects (not over sequences), as both evaluations have
+it; with the protocol youtube objects of seen and of unseen categories are also told apart.
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ import json
 import math
 import os
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,15 +38,26 @@ import OpenImageIO as oiio
 from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MissingFrameError, PlateError, ShapeError, UsageError
-from rotomem.evaluation.measures import Statistics, boundary, boundary_accuracy, region_similarity, statistics
+from rotomem.evaluation.gauge import Cost, Gauge
+from rotomem.evaluation.measures import (
+    Statistics,
+    boundary,
+    boundary_accuracy,
+    mean_known,
+    region_similarity,
+    statistics,
+)
+from rotomem.evaluation.motion import estimate_motion
+from rotomem.evaluation.temporal import flicker as measure_flicker
 from rotomem.types import ObjectId
 
 Labels = NDArray[np.uint8]
 
 VOID = 255
-PROTOCOLS = ("auto", "davis", "youtube")
+PROTOCOLS = ("auto", "davis", "davis2016", "youtube")
 _RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 _IMAGES = (".jpg", ".jpeg", ".png")
+_ALL_FRAMES = "_all_frames"
 
 
 class Stepper(Protocol):
@@ -64,6 +78,7 @@ class VideoSequence:
     dataset       name of the data set's folder
     images        a picture per frame
     annotations   frame index -> label map; with the protocol "youtube" often every fifth
+    wanted        frame indices whose labels answer the data set: all; of all frames read, those of the plain layout
     categories    object -> what it is, where a meta.json says so
     seen          object -> whether training data shows its category, where that is known
     """
@@ -73,13 +88,18 @@ class VideoSequence:
     images: tuple[Path, ...]
     annotations: Mapping[int, Path]
     protocol: str
+    wanted: frozenset[int]
     categories: Mapping[ObjectId, str] = field(default_factory=dict)
     seen: Mapping[ObjectId, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """Measures of one object over the frames that count; NaN where no frame does."""
+    """Measures of one object over the frames that count; NaN where no frame does.
+
+    flicker, truth_flicker   mean over pairs of neighbouring frames after the key, in pixels of edge
+                             (`temporal.flicker`), of the probability and of the annotation; NaN unless asked for
+    """
 
     object_id: ObjectId
     key_frame: int
@@ -88,6 +108,8 @@ class ObjectScore:
     f: Statistics
     category: str | None = None
     seen: bool | None = None
+    flicker: float = math.nan
+    truth_flicker: float = math.nan
 
     @property
     def jf(self) -> float:
@@ -99,19 +121,15 @@ class SequenceScore:
     """What one sequence gave.
 
     size     (width, height) of its pictures
-    step_s   seconds spent in the tracker, reading and measuring excluded
+    cost     time and memory of the tracker
     """
 
     dataset: str
     name: str
     frames: int
     size: tuple[int, int]
-    step_s: float
+    cost: Cost
     objects: tuple[ObjectScore, ...]
-
-    @property
-    def fps(self) -> float:
-        return self.frames / self.step_s if self.step_s > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,7 @@ class Summary:
     """Means over objects.
 
     seen, unseen   YouTube-VOS' mean (J, F) over objects of categories that training data shows, and does not
+    flicker        (of the tracker, of the truth), over the objects where it was measured; NaN where it was not
     """
 
     objects: int
@@ -126,6 +145,7 @@ class Summary:
     f: Statistics
     seen: tuple[float, float] | None
     unseen: tuple[float, float] | None
+    flicker: tuple[float, float]
 
     @property
     def jf(self) -> float:
@@ -133,35 +153,37 @@ class Summary:
 
     @property
     def overall(self) -> float | None:
-        """YouTube-VOS' one number: the mean of those four."""
+        """YouTube-VOS' one number, G: the mean of those four."""
         if self.seen is None or self.unseen is None:
             return None
         return sum((*self.seen, *self.unseen)) / 4
 
 
 def find_sequences(
-    root: str | Path, names: Iterable[str] | None = None, *, protocol: str = "auto"
+    root: str | Path, names: Iterable[str] | None = None, *, protocol: str = "auto", all_frames: bool = False
 ) -> list[VideoSequence]:
     """Every sequence below a folder, in alphabetical order of data set and name.
 
-    names      only these sequences; a text file of names (ImageSets/2017/val.txt) stands for its lines
-    protocol   "davis", "youtube", or "auto": youtube where the data set has a meta.json
+    names        only these sequences; a text file of names (ImageSets/2017/val.txt) stands for its lines
+    protocol     "davis", "davis2016", "youtube", or "auto": youtube where the data set has a meta.json, else davis
+    all_frames   read every frame of a video whose plain layout holds some of them
 
-    Raises MissingFrameError where no data set is found or a name is unknown; UsageError for an unknown protocol.
+    Raises MissingFrameError where no data set is found, a name is unknown, or a data set lacks the frames that
+    `all_frames` asks for; UsageError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"no protocol {protocol!r}", remedy="use " + ", ".join(PROTOCOLS))
     root = Path(root)
     if not root.is_dir():
         raise MissingFrameError("no such folder", remedy="give the folder that holds JPEGImages", path=root)
-    datasets = sorted(_datasets(root))
+    datasets = sorted(d for d in _datasets(root) if not (all_frames and d.name.endswith(_ALL_FRAMES)))
     if not datasets:
         raise MissingFrameError(
             "no data set found: expected folders JPEGImages and Annotations",
             remedy="give a folder in the layout of DAVIS or YouTube-VOS, or one that holds several",
             path=root,
         )
-    found = [sequence for dataset in datasets for sequence in _sequences(dataset, protocol)]
+    found = [sequence for dataset in datasets for sequence in _sequences(dataset, protocol, all_frames)]
     if names is None:
         return found
     wanted = list(_names(names))
@@ -174,27 +196,39 @@ def find_sequences(
     return [s for s in found if s.name in set(wanted)]
 
 
+class _Tally:
+    """What is known of one object while its sequence runs."""
+
+    def __init__(self, key_frame: int) -> None:
+        self.key_frame = key_frame
+        self.j: list[float] = []
+        self.f: list[float] = []
+        self.flicker: list[float] = []
+        self.truth_flicker: list[float] = []
+
+
 def run_sequence(
     sequence: VideoSequence,
     stepper: Stepper,
     *,
     limit: int | None = None,
+    flicker: bool = False,
     on_frame: Callable[[int, NDArray[np.float32], Labels], None] | None = None,
 ) -> SequenceScore:
     """Track one sequence from its keys and measure every frame that counts.
 
     stepper    fresh: it has seen nothing
     limit      only the first so many frames
+    flicker    also estimate the motion between frames and measure how steady the probabilities are; takes longer
     on_frame   called with (frame index, picture, labels [H, W]) for every frame
 
     Raises ShapeError where an annotation is not of its picture's size; PlateError for a file that cannot be read.
     """
     images = sequence.images[:limit]
     truth = _Truth(sequence)
-    keyed: dict[ObjectId, int] = {}
-    j: dict[ObjectId, list[float]] = {}
-    f: dict[ObjectId, list[float]] = {}
-    step_s = 0.0
+    gauge = Gauge()
+    objects: dict[ObjectId, _Tally] = {}
+    steadiness = _Steadiness(objects) if flicker else None
     size = (0, 0)
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read_picture, images[0])
@@ -212,66 +246,90 @@ def run_sequence(
                     path=sequence.annotations[index],
                     picture=path,
                 )
-            new = [] if annotation is None else [i for i in ids_of(annotation) if i not in keyed]
+            new = [] if annotation is None else [i for i in ids_of(annotation) if i not in objects]
             labels = np.zeros((height, width), np.uint8)
-            if keyed or new:
-                start = time.perf_counter()
+            probabilities = None
+            if objects or new:
                 last = index == len(images) - 1
+                mask = None
                 if new:
                     assert annotation is not None
                     mask = np.where(np.isin(annotation, new), annotation, 0).astype(np.uint8)
-                    probabilities = stepper.step(picture, mask, objects=new, last=last)
-                else:
-                    probabilities = stepper.step(picture, last=last)
-                step_s += time.perf_counter() - start
+                with gauge.step():
+                    probabilities = stepper.step(picture, mask, objects=new or None, last=last)
                 rows = np.array([0, *stepper.objects], np.uint8)
                 labels = rows[np.argmax(probabilities, axis=0)]
             if annotation is not None and _counts(sequence.protocol, index, len(images)):
                 void = annotation == VOID if truth.has_void else None
-                for i in keyed:
-                    j[i].append(region_similarity(labels == i, annotation == i, void))
-                    f[i].append(boundary_accuracy(labels == i, annotation == i, void=void))
-            for i in new:
-                keyed[i], j[i], f[i] = index, [], []
+                for i, tally in objects.items():
+                    tally.j.append(region_similarity(labels == i, annotation == i, void))
+                    tally.f.append(boundary_accuracy(labels == i, annotation == i, void=void))
+            objects.update({i: _Tally(index) for i in new})
+            if steadiness is not None and probabilities is not None:
+                steadiness.see(picture, dict(zip(stepper.objects, probabilities[1:], strict=True)), annotation)
             if on_frame:
                 on_frame(index, picture, labels)
-    if not keyed:
+    if not objects:
         raise InputError(
             "no annotation shows an object", remedy="check the label maps", path=sequence.images[0].parent
         )
     scores = tuple(
         ObjectScore(
             i,
-            keyed[i],
-            len(j[i]),
-            statistics(j[i]),
-            statistics(f[i]),
+            tally.key_frame,
+            len(tally.j),
+            statistics(tally.j),
+            statistics(tally.f),
             sequence.categories.get(i),
             sequence.seen.get(i),
+            mean_known(tally.flicker),
+            mean_known(tally.truth_flicker),
         )
-        for i in sorted(keyed)
+        for i, tally in sorted(objects.items())
     )
-    return SequenceScore(sequence.dataset, sequence.name, len(images), size, step_s, scores)
+    return SequenceScore(sequence.dataset, sequence.name, len(images), size, gauge.cost, scores)
+
+
+class _Steadiness:
+    """Flicker of every object, and of its annotation, from one frame to the next."""
+
+    def __init__(self, objects: Mapping[ObjectId, _Tally]) -> None:
+        self._objects = objects
+        self._before: tuple[NDArray[np.float32], dict[ObjectId, NDArray[np.float32]], Labels | None] | None = None
+
+    def see(
+        self, picture: NDArray[np.float32], alphas: dict[ObjectId, NDArray[np.float32]], annotation: Labels | None
+    ) -> None:
+        """Take the next frame; objects that were keyed on it are compared from the next one on."""
+        before, self._before = self._before, (picture, alphas, annotation)
+        if before is None:
+            return
+        motion, known = estimate_motion(before[0], picture)
+        for i, alpha in before[1].items():
+            tally = self._objects[i]
+            tally.flicker.append(measure_flicker(alpha, alphas[i], motion, known))
+            if annotation is not None and before[2] is not None:
+                tally.truth_flicker.append(measure_flicker(before[2] == i, annotation == i, motion, known))
 
 
 def summarise(scores: Iterable[SequenceScore]) -> Summary:
     """Means over all objects that have a frame that counts."""
-    objects = [o for s in scores for o in s.objects if o.frames]
-
-    def mean(values: Iterable[float]) -> float:
-        listed = list(values)
-        return sum(listed) / len(listed) if listed else math.nan
+    everyone = [o for s in scores for o in s.objects]
+    objects = [o for o in everyone if o.frames]
 
     def part(seen: bool) -> tuple[float, float] | None:
         chosen = [o for o in objects if o.seen is seen]
-        return (mean(o.j.mean for o in chosen), mean(o.f.mean for o in chosen)) if chosen else None
+        return (mean_known(o.j.mean for o in chosen), mean_known(o.f.mean for o in chosen)) if chosen else None
 
     def whole(of: Callable[[ObjectScore], Statistics]) -> Statistics:
         return Statistics(
-            mean(of(o).mean for o in objects), mean(of(o).recall for o in objects), mean(of(o).decay for o in objects)
+            mean_known(of(o).mean for o in objects),
+            mean_known(of(o).recall for o in objects),
+            mean_known(of(o).decay for o in objects),
         )
 
-    return Summary(len(objects), whole(lambda o: o.j), whole(lambda o: o.f), part(True), part(False))
+    flicker = (mean_known(o.flicker for o in everyone), mean_known(o.truth_flicker for o in everyone))
+    return Summary(len(objects), whole(lambda o: o.j), whole(lambda o: o.f), part(True), part(False), flicker)
 
 
 def ids_of(labels: Labels) -> list[ObjectId]:
@@ -357,10 +415,11 @@ def write_overlay(path: Path, picture: NDArray[np.float32], labels: Labels) -> N
 
 
 class _Truth:
-    """Annotations of a sequence, with masks of 0 and 255 read as one object."""
+    """Annotations of a sequence: masks of 0 and 255 are one object, and so are all objects where DAVIS 2016 asks."""
 
     def __init__(self, sequence: VideoSequence) -> None:
         self._paths = sequence.annotations
+        self._merged = sequence.protocol == "davis2016"
         self._binary: bool | None = None
         self.has_void = False
 
@@ -374,11 +433,13 @@ class _Truth:
         if self._binary:
             return (labels >= 128).astype(np.uint8)
         self.has_void |= has_255
+        if self._merged:
+            return np.where(labels == VOID, labels, np.minimum(labels, 1))
         return labels
 
 
 def _counts(protocol: str, index: int, frames: int) -> bool:
-    return protocol != "davis" or 0 < index < frames - 1
+    return protocol == "youtube" or 0 < index < frames - 1
 
 
 def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
@@ -389,16 +450,26 @@ def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
             yield from _datasets(child, depth - 1)
 
 
-def _sequences(dataset: Path, protocol: str) -> Iterator[VideoSequence]:
-    meta = _meta(dataset)
+def _sequences(dataset: Path, protocol: str, all_frames: bool) -> Iterator[VideoSequence]:
+    meta = {} if protocol == "davis2016" else _meta(dataset)  # categories of objects that are merged say nothing
     if protocol == "auto":
         protocol = "youtube" if meta else "davis"
     images, annotations = _resolution(dataset)
+    dense = _all_frames(dataset) if all_frames else None
     train = _meta(dataset.parent / "train") if dataset.name != "train" else {}
     known = {o.get("category") for video in train.values() for o in video.get("objects", {}).values()}
     for folder in sorted(p for p in images.iterdir() if p.is_dir()):
-        pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)
+        pictures = pictures_in(folder)
+        plain = [p.stem for p in pictures]
+        if dense:
+            pictures = pictures_in(dense / folder.name)
         index = {p.stem: i for i, p in enumerate(pictures)}
+        if lacking := [stem for stem in plain if stem not in index]:
+            raise MissingFrameError(
+                f"frame {lacking[0]} is not among all frames of {folder.name}",
+                remedy="complete that folder, or leave out --all-frames",
+                path=(dense or images) / folder.name,
+            )
         drawn = annotations / folder.name
         masks = {index[p.stem]: p for p in sorted(drawn.glob("*.png")) if p.stem in index} if drawn.is_dir() else {}
         if not pictures or not masks:
@@ -415,7 +486,31 @@ def _sequences(dataset: Path, protocol: str) -> Iterator[VideoSequence]:
                 seen[int(key)] = entry["seen"]
             elif known and category is not None:
                 seen[int(key)] = category in known
-        yield VideoSequence(dataset.name, folder.name, tuple(pictures), masks, protocol, categories, seen)
+        wanted = frozenset(index[stem] for stem in plain)
+        yield VideoSequence(dataset.name, folder.name, tuple(pictures), masks, protocol, wanted, categories, seen)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a sequence in order; none where there is no such folder."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES) if folder.is_dir() else []
+
+
+def _all_frames(dataset: Path) -> Path:
+    """The folder that holds every frame of the data set's videos."""
+    beside = dataset.name + _ALL_FRAMES
+    places = (
+        dataset / f"JPEGImages{_ALL_FRAMES}",
+        dataset.parent / beside / "JPEGImages",
+        dataset.parent / "all_frames" / beside / "JPEGImages",
+    )
+    for place in places:
+        if place.is_dir():
+            return place
+    raise MissingFrameError(
+        "the data set has no folder of all frames",
+        remedy=f"expected {places[0].name} in it or {beside}/JPEGImages beside it; or leave out --all-frames",
+        path=dataset,
+    )
 
 
 def _resolution(dataset: Path) -> tuple[Path, Path]:

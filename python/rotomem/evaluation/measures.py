@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -119,6 +119,12 @@ def statistics(values: Sequence[float] | NDArray[np.float64]) -> Statistics:
     bounds = np.round(np.linspace(1, v.size, 5) + 1e-10).astype(int) - 1
     first, last = v[bounds[0] : bounds[1] + 1], v[bounds[3] : bounds[4] + 1]
     return Statistics(float(v.mean()), float((v > 0.5).mean()), float(first.mean() - last.mean()))
+
+
+def mean_known(values: Iterable[float]) -> float:
+    """Mean of the values that are numbers; NaN where none is."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def sad(pred: ArrayLike, truth: ArrayLike, region: ArrayLike | None = None) -> float:

@@ -1,0 +1,151 @@
+"""Sequences with fractional truth, in folders.
+
+    DIR/JPEGImages/<sequence>/00000.png   Alphas/<sequence>/00000.exr             one object, or several as layers
+    DIR/JPEGImages/<sequence>/00000.png   Alphas/<sequence>/<object>/00000.png    a folder an object
+    DIR/**/ (the above)                                                           several data sets below one folder
+
+Pictures are display-referred (PNG, JPEG). A matte is an EXR of half or float, or a PNG of 16 or 8 bits: its channel
+`A`, its layers' `hero.A` and `car.A` (as `rotomem track` writes them), or the only channel it has. Mattes may be
+absent on any frame, which then does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.errors import InputError, MissingFrameError, PlateError
+from rotomem.evaluation.davis import pictures_in, read_picture
+from rotomem.io.exr import Channel, StillHeader, read_still
+
+Picture = NDArray[np.float32]
+Alphas = NDArray[np.float32]
+
+_FORMATS = (".exr", ".png")
+
+
+@dataclass(frozen=True)
+class AlphaClip:
+    """One sequence with true mattes.
+
+    objects   names, a row of the mattes each
+    length    number of frames
+    frames    makes an iterator of (picture [H, W, 3] float32 0..1, mattes [O, H, W] float32 0..1 or None)
+    """
+
+    dataset: str
+    name: str
+    objects: tuple[str, ...]
+    length: int
+    frames: Callable[[], Iterator[tuple[Picture, Alphas | None]]]
+
+
+def find_alpha_clips(root: str | Path, names: Iterable[str] | None = None) -> list[AlphaClip]:
+    """Every sequence with true mattes below a folder, by data set and name; none where there is no such data set.
+
+    names   only these sequences
+
+    Raises MissingFrameError for an unknown name, InputError for mattes that belong to no picture.
+    """
+    found = [clip for dataset in sorted(_datasets(Path(root))) for clip in _clips(dataset)]
+    if names is None or not found:
+        return found
+    wanted = set(names)
+    if unknown := sorted(wanted - {clip.name for clip in found}):
+        raise MissingFrameError(
+            f"no sequence {', '.join(unknown)}",
+            remedy="sequences here: " + ", ".join(clip.name for clip in found[:12]),
+            path=root,
+        )
+    return [clip for clip in found if clip.name in wanted]
+
+
+def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
+    if (root / "JPEGImages").is_dir() and (root / "Alphas").is_dir():
+        yield root
+    elif depth and root.is_dir():
+        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            yield from _datasets(child, depth - 1)
+
+
+def _clips(dataset: Path) -> Iterator[AlphaClip]:
+    for folder in sorted(p for p in (dataset / "Alphas").iterdir() if p.is_dir()):
+        pictures = pictures_in(dataset / "JPEGImages" / folder.name)
+        folders = sorted(p for p in folder.iterdir() if p.is_dir())
+        mattes = {place.name: _mattes(place) for place in folders} if folders else {"": _mattes(folder)}
+        stems = {p.stem for p in pictures}
+        for name, files in mattes.items():
+            if stray := sorted(set(files) - stems):
+                raise InputError(
+                    f"the matte of frame {stray[0]} has no picture",
+                    remedy=f"expected one in {dataset / 'JPEGImages' / folder.name}",
+                    path=folder / name,
+                )
+            if not files:
+                raise InputError("a folder without mattes", remedy="expected .exr or .png", path=folder / name)
+        objects = tuple(_layers(next(iter(mattes[""].values())))) if "" in mattes else tuple(mattes)
+        yield AlphaClip(
+            dataset.name, folder.name, objects, len(pictures), partial(_frames, pictures, mattes, objects)
+        )
+
+
+def _mattes(folder: Path) -> dict[str, Path]:
+    """Frame -> file."""
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _FORMATS}
+
+
+def _frames(
+    pictures: Sequence[Path], mattes: Mapping[str, Mapping[str, Path]], objects: tuple[str, ...]
+) -> Iterator[tuple[Picture, Alphas | None]]:
+    """Pictures with their mattes [O, H, W]; None where a frame lacks the matte of any object."""
+    for path in pictures:
+        files = {name: of[path.stem] for name, of in mattes.items() if path.stem in of}
+        truth = None
+        if len(files) == len(mattes):
+            layers = _layers(files[""]) if "" in files else {name: _only(file) for name, file in files.items()}
+            if lacking := [name for name in objects if name not in layers]:
+                raise PlateError(f"the matte has no layer {lacking[0]}", path=files[""])
+            truth = np.stack([layers[name] for name in objects])
+        yield read_picture(path), truth
+
+
+def _only(path: Path) -> Alphas:
+    layers = list(_layers(path).values())
+    if len(layers) > 1:
+        raise PlateError("the matte holds several objects, its folder is one object's", path=path)
+    return layers[0]
+
+
+def _layers(path: Path) -> dict[str, Alphas]:
+    """Object -> alpha [H, W] float32 on the display window, of one matte file."""
+
+    def select(header: StillHeader) -> Sequence[Channel]:
+        alphas = [c for c in header.channels if c.component == "A"]
+        layered = [c for c in alphas if c.layer]
+        chosen = layered or alphas or (list(header.channels) if len(header.channels) == 1 else [])
+        if not chosen:
+            raise PlateError(
+                "the matte has no alpha",
+                remedy="expected a channel A, layers with one, or a single channel",
+                path=path,
+            )
+        return chosen
+
+    still = read_still(path, select=select)
+    window, canvas = still.data_window, still.display_window
+    out: dict[str, Alphas] = {}
+    for channel, values in zip(still.channels, still.arrays.values(), strict=True):
+        full = np.zeros((canvas.height, canvas.width), np.float32)
+        inside = window.intersect(canvas)
+        scale = np.iinfo(values.dtype.name).max if values.dtype.kind == "u" else 1
+        alpha = values[inside.slices_in(window)].astype(np.float32) / np.float32(scale)
+        if not np.isfinite(alpha).all() or alpha.min(initial=0) < 0 or alpha.max(initial=0) > 1:
+            raise PlateError("the matte leaves 0..1", remedy="mattes hold coverage", path=path)
+        full[inside.slices_in(canvas)] = alpha
+        out[channel.layer or "object"] = full
+    return out
