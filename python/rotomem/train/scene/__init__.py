@@ -1,0 +1,1 @@
+"""What clips are made of: backgrounds, layers, light."""
