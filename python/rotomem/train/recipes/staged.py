@@ -1,0 +1,133 @@
+"""What the published trainings of STM, STCN, XMem and AOT have in common: stages, each on data sets of its own.
+
+A stage begins with the weights that the one before ended with (`start`); the first begins with encoders trained on
+ImageNet (`resnet50` and the like). Norms hold still then, as published. Without any weights to begin with their
+statistics would be nobody's: in that case alone norms are trained.
+
+A schedule is told in iterations of the stage's own length; a run of fewer steps goes through all of it, faster.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from rotomem.models.interface import VOSModel
+from rotomem.train.augment import Augment
+from rotomem.train.clip import ClipKnobs, clip_losses
+from rotomem.train.compose import Clips
+from rotomem.train.datasets import ClipSource, Draw, Kind, open_folders
+from rotomem.train.loop import Recipe
+from rotomem.train.losses import bootstrap_share
+from rotomem.train.ranks import Share
+from rotomem.train.schedule import freeze_norms
+
+
+@dataclass(frozen=True)
+class PublishedStage:
+    """One stage of a published training.
+
+    name          what it is called: "0", "1", ...
+    kinds         data sets it learns from
+    iterations    its length
+    clips         of a batch, over all processes
+    draw          how clips are taken; its gap is the one before the first of `gaps`
+    gaps          (iteration, largest gap from there on), the curriculum
+    drops         iterations at which the rate falls to a tenth
+    settle        iteration from which single frames are not turned and sheared any more; None: to the end
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    iterations: int
+    clips: int
+    draw: Draw
+    gaps: tuple[tuple[int, int], ...] = ()
+    drops: tuple[int, ...] = ()
+    settle: int | None = None
+
+    def drawn(self, iteration: float) -> Draw:
+        """How clips are taken at this iteration."""
+        reached = [gap for start, gap in self.gaps if iteration >= start]
+        look: Augment = self.draw.augment
+        if self.settle is not None and iteration >= self.settle:
+            look = replace(look, turn=0.0, shear=0.0, grow=(1.0, 1.0))
+        return replace(self.draw, gap=reached[-1] if reached else self.draw.gap, augment=look)
+
+
+@dataclass(frozen=True)
+class StagedRecipe(Recipe):
+    """A published training, at one of its stages.
+
+    peak         learning rate before the first drop
+    bootstrap    iterations at which the cross-entropy begins to look at the hardest pixels only, at which it has come
+                 down to the share, and the share; None: it looks at all
+    workers      processes that read clips, for each process that trains
+    resnet50, resnet18   files of ImageNet weights, for the encoders that begin with them
+    """
+
+    clip_norm: float = math.inf
+    average: float = 0.0
+    validation: int = 0
+    stage: PublishedStage = PublishedStage("0", ("stills",), 1, 1, Draw())
+    peak: float = 1e-5
+    bootstrap: tuple[float, float, float] | None = (20_000, 70_000, 0.15)
+    clip: ClipKnobs = field(default_factory=ClipKnobs)
+    workers: int = 4
+    resnet50: str | None = None
+    resnet18: str | None = None
+
+    @abstractmethod
+    def network_at_random(self) -> VOSModel:
+        """The network before it is given any weights."""
+
+    @abstractmethod
+    def begin(self, model: VOSModel) -> None:
+        """Give the encoders the ImageNet weights that the recipe names."""
+
+    @property
+    def begins_trained(self) -> bool:
+        """Whether the norms' statistics come from anywhere."""
+        return any(given is not None for given in (self.start, self.resnet50, self.resnet18))
+
+    def iteration(self, progress: float) -> float:
+        """Where in the published schedule the run is."""
+        return progress * self.stage.iterations
+
+    def build(self) -> VOSModel:
+        """The network, its encoders as ImageNet left them where the files are given."""
+        model = self.network_at_random()
+        self.begin(model)
+        return model
+
+    def rate(self, progress: float) -> float:
+        """The peak, a tenth of it after each drop."""
+        return self.peak * 0.1 ** sum(self.iteration(progress) >= drop for drop in self.stage.drops)
+
+    def prepare(self, model: nn.Module, progress: float) -> None:
+        """Norms hold still if they have anything to hold on to."""
+        freeze_norms(model, self.begins_trained)
+
+    def open(self, data: Path | Sequence[Path], device: torch.device) -> ClipSource:
+        """The folders of the stage's data sets."""
+        folders = [data] if isinstance(data, Path) else data
+        return ClipSource(open_folders(folders, self.stage.kinds), seed=self.seed, workers=self.workers)
+
+    def batch(self, source: ClipSource, rng: Generator, progress: float, share: Share, device: torch.device) -> Clips:
+        """Clips as the stage takes them at this point."""
+        draw = self.stage.drawn(self.iteration(progress))
+        return source.batch(share.step, draw, self.stage.clips, rank=share.rank, world=share.world, device=device)
+
+    def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
+        """Bootstrapped cross-entropy, and dice where the recipe weighs it, over the predicted frames."""
+        share = 1.0
+        if self.bootstrap is not None:
+            start, end, least = self.bootstrap
+            share = bootstrap_share(self.iteration(progress), start=start, end=end, least=least)
+        return clip_losses(model, clips, rng, self.clip, share=share)
