@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -17,35 +16,8 @@ from rotomem.train.clip import clip_losses
 from rotomem.train.compose import ComposeConfig, Composer
 from rotomem.train.data import PicturePool
 from rotomem.train.loop import Run, train
-from rotomem.train.recipes.xmem_s import XMemS
-from rotomem.train.schedule import Budget, Stage
-
-TINY = XMemConfig(
-    key_block="basic",
-    key_stem=16,
-    key_planes=(16, 16, 32),
-    key_depths=(1, 1, 1),
-    value_stem=16,
-    value_planes=(16, 16, 16),
-    value_depths=(1, 1, 1),
-    key_dim=16,
-    value_dim=32,
-    sensory_dim=16,
-    decoder=(32, 16, 16),
-    update_dim=16,
-)
-RECIPE = XMemS(
-    stages=(Stage(0.5, 48, 2, 3), Stage(1.0, 64, 2, 3)),
-    network=TINY,
-    warm_up=0.1,
-    checkpoint_s=1e9,
-    peak=2e-3,
-)
-
-
-def entries(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
+from rotomem.train.schedule import Budget
+from train.tiny import RECIPE, TINY, entries
 
 
 def test_train_when_stopped_and_resumed_then_losses_are_those_of_one_run(pool: PicturePool, tmp_path: Path) -> None:
@@ -70,7 +42,7 @@ def test_train_when_stopped_and_resumed_then_losses_are_those_of_one_run(pool: P
 
 def test_train_when_clips_are_few_then_loss_falls(pool: PicturePool) -> None:
     torch.manual_seed(2)
-    still = ComposeConfig(still=1, bend=0, region=0, grain=(0, 0), lighting=(0, 0), soft=0)
+    still = ComposeConfig(still=1, bend=0, region=0)
     clips = Composer(pool, still).compose(torch.Generator().manual_seed(2), clips=4, frames=3, size=64, objects=1)
     model = XMem(TINY).train()
     optimiser = RECIPE.optimiser(model)

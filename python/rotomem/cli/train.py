@@ -1,31 +1,38 @@
-"""`rotomem train`: train the bundled model, look at what it is trained on, export its weights."""
+"""`rotomem train`: train a model, look at what it is trained on and how it went, export its weights."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rotomem.errors import UsageError
+from rotomem.cli.track import parse_positive
 
 if TYPE_CHECKING:
+    from rotomem.train.loop import Recipe
+
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_RECIPES = {
+    "xmem-s": ("xmem_s.XMemS", "train the bundled model"),
+}
+"""What a recipe is called here: its class in `train/recipes`, and what it does."""
 
 
 def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
-    parser = subparsers.add_parser("train", help="train a model, draw its training clips, export its weights")
-    what = parser.add_subparsers(dest="what", required=True, metavar="{xmem-s,sheet,export}")
+    parser = subparsers.add_parser("train", help="train a model, draw its clips and curves, export its weights")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, (_, summary) in _RECIPES.items():
+        _add_recipe(what.add_parser(name, help=summary))
 
-    model = what.add_parser("xmem-s", help="train the bundled model from nothing")
-    model.add_argument("--data", required=True, type=Path, help="folder with manifest.json, photographs and masks")
-    model.add_argument("--out", required=True, type=Path, help="folder for checkpoint.pt and log.jsonl")
-    model.add_argument("--minutes", type=float, help="how long to train; the schedule is stretched to it")
-    model.add_argument("--steps", type=int, help="train this many steps instead")
-    model.add_argument("--threads", type=int, default=1, help="CPU threads")
-    model.add_argument("--device", default="cpu", help="cpu or cuda")
-    model.add_argument("--seed", type=int, default=1)
-    model.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt where there is one")
+    plot = what.add_parser("plot", help="draw the curves of a run")
+    plot.add_argument("folder", type=Path, help="folder of the run, or its log.jsonl")
+    plot.add_argument("--out", type=Path, help="picture to write (default: plot.png beside the log)")
 
     sheet = what.add_parser("sheet", help="draw a contact sheet of training clips")
     sheet.add_argument("--data", required=True, type=Path)
@@ -42,54 +49,150 @@ def add_parser(subparsers: SubParsers) -> None:
     export.add_argument("--version", default="1")
 
 
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="folder that the recipe draws its clips from")
+    parser.add_argument("--out", required=True, type=Path, help="folder for checkpoint.pt, log.jsonl and plot.png")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="how long to train, resumed runs included")
+    length.add_argument("--steps", type=parse_positive, help="train this many steps instead")
+    parser.add_argument("--pause-after", type=float, metavar="MINUTES", help="stop then, to be resumed another time")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT, else from --deliver, else begin")
+    parser.add_argument("--start", metavar="WEIGHTS", help="begin from these: a bundled model's name or a file")
+    parser.add_argument("--rate", type=float, help="highest learning rate")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="any knob of the recipe, as clip.boundary=0.5",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or auto (a GPU where there is one)")
+    parser.add_argument("--threads", type=parse_positive, default=1, help="CPU threads")
+    parser.add_argument(
+        "--deliver", type=Path, metavar="FOLDER", help="leave weights, log, plot and checkpoint there, 16 MiB a file"
+    )
+    parser.add_argument("--compact", action="store_true", help="deliver the checkpoint at half its size, rounded")
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
-    if args.what == "xmem-s":
-        return _train(args)
-    if args.what == "sheet":
-        return _sheet(args)
-    from rotomem.train.checkpoint import export_weights
-
-    path = export_weights(args.checkpoint, args.out, version=args.version)
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    return 0
+    return {"plot": _plot, "sheet": _sheet, "export": _export}.get(args.what, _train)(args)
 
 
 def _train(args: argparse.Namespace) -> int:
     import torch
 
+    from rotomem.models.registry import pick_device
     from rotomem.train import loop
-    from rotomem.train.recipes.xmem_s import XMemS
+    from rotomem.train.deliver import collect, deliver
+    from rotomem.train.ranks import joined, share, wait
     from rotomem.train.schedule import Budget
 
-    if args.minutes is None and args.steps is None:
-        raise UsageError("how long to train was not said", remedy="give --minutes or --steps")
     torch.set_num_threads(args.threads)
-    kept: list[dict[str, float]] = []
-
-    def report(entry: dict[str, float]) -> None:
-        kept.append(entry)
-        if len(kept) == 20:
-            mean = {k: sum(e[k] for e in kept) / len(kept) for k in ("loss", "overlap", "compose_s", "step_s")}
-            print(
-                f"step {entry['step']:6.0f}  {entry['elapsed_s'] / 60:6.1f} min  loss {mean['loss']:.4f}"
-                f"  overlap {mean['overlap']:.3f}  rate {entry['rate']:.2e}"
-                f"  {60 / mean['step_s']:.1f} steps/min ({100 * mean['compose_s'] / mean['step_s']:.0f} % composing)",
-                flush=True,
+    recipe = _recipe(args)
+    with joined(pick_device(args.device)) as device:
+        first = share().rank == 0
+        if first and args.resume and args.deliver is not None and not (args.out / "checkpoint.pt").exists():
+            collect(args.deliver, args.out)
+        wait()
+        source = recipe.open(args.data, device)
+        with _Teller(args.minutes, args.steps, sys.stderr) if first else nullcontext() as report:
+            path = loop.train(
+                recipe,
+                source,
+                args.out,
+                Budget(args.minutes, args.steps),
+                device=device,
+                resume=args.resume,
+                pause_s=None if args.pause_after is None else args.pause_after * 60,
+                report=report,
             )
-            kept.clear()
+        if first:
+            print(f"checkpoint {path}")
+        if first and args.deliver is not None:
+            files = deliver(args.out, args.deliver, compact=args.compact)
+            print(f"delivered {len(files)} files, {sum(files.values()) / 2**20:.1f} MiB, to {args.deliver}")
+    return 0
 
-    recipe = XMemS(seed=args.seed)
-    path = loop.train(
-        recipe,
-        recipe.open(args.data, torch.device(args.device)),
-        args.out,
-        Budget(args.minutes, args.steps),
-        device=args.device,
-        resume=args.resume,
-        report=report,
-    )
-    print(f"checkpoint {path}")
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe with the knobs that were turned."""
+    from rotomem.train.knobs import turned
+
+    module, kind = _RECIPES[args.what][0].split(".")
+    recipe: Recipe = getattr(import_module(f"rotomem.train.recipes.{module}"), kind)()
+    given = {"peak": args.rate, "seed": args.seed, "start": args.start}
+    settings = [f"{knob}={value!r}" for knob, value in given.items() if value is not None]
+    return turned(recipe, settings + args.set)
+
+
+class _Teller:
+    """How a run goes: a bar on a terminal, else a line every ten seconds; means over the steps since the last."""
+
+    def __init__(self, minutes: float | None, steps: int | None, stream: TextIO) -> None:
+        self._stream = stream
+        self._of = f"{minutes:g} min" if minutes is not None else f"{steps} steps"
+        self._since: list[dict[str, float]] = []
+        self._said = 0.0
+        self._rich: Any = None
+
+    def __enter__(self) -> _Teller:
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._rich = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(None),
+                TimeRemainingColumn(),
+                console=Console(file=self._stream),
+            )
+            self._task = self._rich.add_task(f"of {self._of}", total=1.0)
+            self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def __call__(self, entry: dict[str, float]) -> None:
+        if "loss" not in entry:
+            found = "  ".join(f"{k[11:]} {v:.4f}" for k, v in entry.items() if k.startswith("validation_"))
+            self._line(f"step {entry['step']:6.0f}  validation: {found}")
+            return
+        self._since.append(entry)
+        if time.monotonic() - self._said < (0.5 if self._rich is not None else 10):
+            return
+        self._said = time.monotonic()
+        count = len(self._since)
+        loss, overlap, compose, took, speed = (
+            sum(e.get(k, 0.0) for e in self._since) / count
+            for k in ("loss", "overlap", "compose_s", "step_s", "frames_per_s")
+        )
+        self._since.clear()
+        how = f"loss {loss:.4f}  overlap {overlap:.3f}"
+        if self._rich is not None:
+            text = f"step {entry['step']:.0f} of {self._of}  {how}  {speed:.1f} frames/s"
+            self._rich.update(self._task, completed=entry["progress"], description=text)
+        else:
+            self._line(
+                f"step {entry['step']:6.0f}  {entry['elapsed_s'] / 60:6.1f} min  {how}"
+                f"  rate {entry['rate']:.2e}  {speed:.1f} frames/s ({100 * compose / took:.0f} % composing)"
+            )
+
+    def _line(self, text: str) -> None:
+        if self._rich is not None:
+            self._rich.console.print(text, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from rotomem.train.plot import draw_log
+
+    log = args.folder / "log.jsonl" if args.folder.is_dir() else args.folder
+    print(draw_log(log, args.out or log.with_name("plot.png")))
     return 0
 
 
@@ -105,4 +208,12 @@ def _sheet(args: argparse.Namespace) -> int:
     clips = composer.compose(rng, clips=args.clips, frames=args.frames, size=args.size, objects=args.objects)
     write_picture(draw_sheet(clips), args.out)
     print(args.out)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from rotomem.train.checkpoint import export_weights
+
+    path = export_weights(args.checkpoint, args.out, version=args.version)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     return 0

@@ -191,7 +191,7 @@ def load_model(
             )
     model = build_model(name, state_dict)
     model.name = name if path == REGISTRY[name].weights else path.stem
-    target = _device(device)
+    target = pick_device(device)
     model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.compute_dtype = _dtype(dtype, target)
     return model
@@ -241,7 +241,8 @@ def _hash(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" being a GPU where there is one. Raises UsageError where there is none such."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from rotomem.errors import CheckpointError, UsageError
@@ -122,6 +122,6 @@ def export_weights(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file(tensors, str(part), metadata=metadata)
+    part.write_bytes(save(tensors, metadata=metadata))
     part.replace(path)
     return path

@@ -26,11 +26,12 @@ _SCALE = 2
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: its title, the log's keys it draws, whether its values are drawn by their logarithm."""
+    """One pair of axes: its title, the log's keys it draws, by their logarithm or not, as they are or smoothed."""
 
     title: str
     keys: tuple[str, ...]
     logarithmic: bool = False
+    smooth: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,17 @@ def draw_log(log: str | Path, out: str | Path) -> Path:
     }
     if "loss" not in curves:
         raise InputError("the log holds no step yet", path=log)
-    validation = tuple(key for key in curves if key.startswith("validation_"))
+    parts = ("cross_entropy", "dice", "boundary", "present")
+    validation = tuple(
+        k for k in curves if k.startswith("validation_") and k.removeprefix("validation_") not in parts
+    )
     losses = tuple(k for k in ("loss", "cross_entropy", "dice", "boundary") if k in curves)
     panels = [
         Panel("loss", losses, logarithmic=True),
         Panel("overlap with the truth", ("overlap",)),
-        Panel("learning rate", ("rate",)),
+        Panel("learning rate", ("rate",), smooth=False),
         Panel("frames a second", ("frames_per_s",)),
-        Panel("validation, averaged weights", validation[: len(_COLOURS)]),
+        Panel("validation, averaged weights", validation[: len(_COLOURS)], smooth=False),
     ]
     panels = [p for p in panels if any(key in curves for key in p.keys)]
     picture = _draw(panels, curves)
@@ -185,7 +189,7 @@ class _Axes:
         """Grid, labels, faint values and their running means."""
         logarithmic = panel.logarithmic and all((c.values > 0).all() for c in curves)
         values = [np.log10(c.values) if logarithmic else c.values for c in curves]
-        means = [smoothed(v, len(v) // 40) for v in values]
+        means = [smoothed(v, len(v) // 40) if panel.smooth else v for v in values]
         at = [c.steps if against == "steps" else c.minutes for c in curves]
         right = max(float(a.max()) for a in at) or 1.0
         together = np.concatenate(values)
@@ -213,15 +217,16 @@ class _Axes:
         self._sheet.text(self._x, self._y - 14, f"{panel.title}, by {against}")
         colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(curves))]
         for value, where, colour in zip(values, at, colours, strict=True):
-            if len(value) > 40:
+            if panel.smooth:
                 pale = cast(Colour, tuple(1 - 0.3 * (1 - c) for c in colour))
                 self._sheet.line(to_x(where), to_y(value), pale)
         for mean, where, colour in zip(means, at, colours, strict=True):
             self._sheet.line(to_x(where), to_y(mean), colour)
-        if len(curves) > 1:
-            for i, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
-                x = self._x + _WIDE - 4 - 120 * (len(curves) - 1 - i)
-                self._sheet.text(x, self._y - 14, curve.key.removeprefix("validation_"), colour, "right")
+        x = self._x + _WIDE
+        for curve, colour in zip(reversed(curves), reversed(colours), strict=True) if len(curves) > 1 else ():
+            name = curve.key.removeprefix("validation_").replace("_", " ")
+            self._sheet.text(x, self._y - 14, name, colour, "right")
+            x -= 8 * len(name) + 18
 
     def _line(self, xs: Sequence[float], ys: Sequence[float], colour: Colour) -> None:
         self._sheet.line(np.asarray(xs, dtype=float), np.asarray(ys, dtype=float), colour)

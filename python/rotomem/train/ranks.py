@@ -73,6 +73,11 @@ def most(*values: float) -> tuple[float, ...]:
     return tuple(largest.tolist())
 
 
+def wait() -> None:
+    """Until every process is here."""
+    most(0.0)
+
+
 def gathered(item: Any) -> list[Any]:
     """Everyone's `item`, by rank, on rank 0; elsewhere a list of None. For small things."""
     mine = share()

@@ -30,7 +30,8 @@ class XMemS(Recipe):
     """Every knob of the training.
 
     stages         size of the batches as the run goes on
-    group          clips composed at a time, which are of one structure; 0: 1 on a CPU, whose cache holds one, else 4
+    times          clips a batch, as a multiple of the stage's; 0: 1 on a CPU, 8 on a GPU
+    group          clips composed at a time, which are of one structure; 0: 1 on a CPU, whose cache holds one, else 8
     two_objects    share of the batches that follow two objects
     peak           highest learning rate; weight decay spares biases and norms
     frozen_from    progress from which the norms use the statistics gathered so far, as they do when they are used
@@ -42,6 +43,7 @@ class XMemS(Recipe):
     name = "xmem-s"
 
     stages: tuple[Stage, ...] = (Stage(0.52, 192, 6, 3), Stage(0.78, 192, 5, 4), Stage(1.0, 256, 4, 5))
+    times: int = 0
     group: int = 0
     two_objects: float = 0.3
     peak: float = 8e-4
@@ -84,10 +86,11 @@ class XMemS(Recipe):
         """Composed clips of the stage that progress has reached."""
         stage = stage_at(self.stages, progress)
         objects = 2 if torch.rand((), generator=rng) < self.two_objects else 1
-        group = self.group or (1 if device.type == "cpu" else 4)
+        usual = 1 if device.type == "cpu" else 8
+        group, clips = self.group or usual, stage.clips * (self.times or usual)
         parts = [
             source.compose(one, clips=group, frames=stage.frames, size=stage.size, objects=objects, chunk=group)
-            for one in deal(rng, stage.clips, share, group=group)
+            for one in deal(rng, clips, share, group=group)
         ]
         return one_batch(parts)
 
