@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from rotomem.train.losses import (
     bootstrap_share,
     bootstrapped_cross_entropy,
+    boundary_loss,
     dice_loss,
     soft_overlap,
     with_background,
@@ -72,3 +73,54 @@ def test_bootstrapped_cross_entropy_when_pixels_are_void_then_they_cost_nothing_
     torch.testing.assert_close(loss, bootstrapped_cross_entropy(logits[:, :, 2:], target[:, :, 2:]) / 2)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient[:, :, :2].abs().max() == 0 < gradient[:, :, 2:].abs().min()
+
+
+def square(at: int, soft: float = 0.0) -> torch.Tensor:
+    """[1, 1, 32, 32]: a square of 12 pixels whose left edge is at column `at`, its outermost pixels `1 - soft`."""
+    picture = torch.zeros(1, 1, 32, 32)
+    picture[..., 10:22, at : at + 12] = 1 - soft
+    picture[..., 11:21, at + 1 : at + 11] = 1
+    return picture
+
+
+def test_boundary_loss_when_an_edge_nears_its_place_then_it_falls_to_zero() -> None:
+    losses = [float(boundary_loss(square(10 + off), square(10))) for off in (12, 4, 2, 1, 0)]
+    assert losses[-1] == 0 and losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == 5 and losses[0] <= 1
+
+
+def test_boundary_loss_when_the_truth_is_soft_then_a_hard_edge_costs() -> None:
+    soft = square(10, soft=0.5)
+    assert float(boundary_loss(soft, soft)) == 0
+    assert float(boundary_loss(square(10), soft)) > 0.05
+    # What neither has an edge in costs nothing, whatever it covers.
+    assert float(boundary_loss(torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))) == 0
+
+
+def test_boundary_loss_when_values_are_known_then_they_return() -> None:
+    """One row of steps: |dp - dg| sums to 1 + 1 over |dp| + |dg| = 2 + 2 at full size, on paper."""
+    p = torch.tensor([0.0, 1, 1, 0]).view(1, 1, 1, 4)
+    g = torch.tensor([0.0, 0, 1, 0]).view(1, 1, 1, 4)
+    assert float(boundary_loss(p, g, scales=1)) == pytest.approx(2 / 4)
+
+
+def test_boundary_loss_when_descended_then_the_prediction_becomes_the_truth() -> None:
+    truth = square(10, soft=0.3)
+    logit = (square(12) * 2 - 1).requires_grad_()
+    optimiser = torch.optim.Adam([logit], 0.1)
+    for _ in range(150):
+        optimiser.zero_grad()
+        probability = torch.sigmoid(logit)
+        (boundary_loss(probability, truth) + dice_loss(probability, truth)).backward()
+        optimiser.step()
+    assert float((torch.sigmoid(logit.detach()) - truth).abs().mean()) < 0.02
+
+
+@pytest.mark.parametrize("loss", [dice_loss, boundary_loss])
+def test_losses_when_objects_are_dealt_to_processes_then_their_mean_is_that_of_all(loss) -> None:
+    torch.manual_seed(3)
+    p, g = torch.rand(4, 2, 16, 16), torch.rand(4, 2, 16, 16)
+    there = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]])
+    count = there.sum() / 2  # as mean_count finds it for two processes
+    halves = [loss(p[i : i + 2], g[i : i + 2], there[i : i + 2], count) for i in (0, 2)]
+    assert float(sum(halves) / 2) == pytest.approx(float(loss(p, g, there)), rel=1e-5)
