@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import OpenImageIO as oiio
 import pytest
 
 import rotomem
@@ -161,3 +163,37 @@ def test_eval_when_there_is_no_data_set_then_what_is_missing_is_told(
 ) -> None:
     assert main(["eval", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training folder of two photographs with masks."""
+    root = tmp_path_factory.mktemp("sources")
+    y, x = np.mgrid[0:90, 0:120]
+    entries = []
+    for i in range(2):
+        path = root / f"{i}.png"
+        image = oiio.ImageBuf(oiio.ImageSpec(120, 90, 3, oiio.UINT8))
+        waves = np.stack([0.5 + 0.4 * np.sin(x / (6 + i + c) + y / (9 - c)) for c in range(3)], -1)
+        image.set_pixels(image.roi, np.ascontiguousarray(waves, np.float32))
+        assert image.write(str(path))
+        davis.write_labels(root / f"{i}_mask.png", (np.hypot(x - 60, y - 45) < 30).astype(np.uint8))
+        entries.append({"file": f"{i}.png", "mask": f"{i}_mask.png"})
+    (root / "manifest.json").write_text(json.dumps({"images": entries, "clips": []}))
+    return root
+
+
+def test_eval_when_clips_are_composed_then_the_same_seed_gives_the_same_figures(
+    data: Path, sources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(kind: str, seed: str) -> dict[str, Any]:
+        arguments = ["--clips", "1", "--frames", "3", "--size", "48", "--seed", seed]
+        assert main(["eval", "--generated", kind, "--data", str(sources), *arguments, "--json"]) == 0
+        (one,) = json.loads(capsys.readouterr().out)["sequences"]
+        assert (one["dataset"], one["name"], one["size"], one["frames"]) == (kind, f"seed {seed}", [48, 48], 3)
+        assert one["matte"]["sad"] > 0 and one["matte"] != one["bicubic"]
+        return one
+
+    first, again, other = (measured("thin", seed) for seed in ("1", "1", "2"))
+    assert first["matte"] == again["matte"] and first["bicubic"] == again["bicubic"]
+    assert first["matte"] != other["matte"] and measured("motion_blur", "1")["matte"] != first["matte"]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _GENERATED = ("motion_blur", "thin")
+_SOURCES = 160
+"""Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
 
 
 def add_parser(subparsers: SubParsers) -> None:
@@ -236,13 +238,13 @@ def _composed(args: argparse.Namespace) -> list[AlphaClip]:
     """Clips with one object and exact alpha, the same for the same arguments and sources."""
     from rotomem.evaluation.alpha_clips import AlphaClip
     from rotomem.train.compose import Composer, motion_blur, thin_structures
-    from rotomem.train.data import load_pool
+    from rotomem.train.data import SourceConfig, load_pool
 
     config = {"motion_blur": motion_blur, "thin": thin_structures}[args.generated]()
-    composer = Composer(load_pool(args.data), config)
+    composer = Composer(load_pool(args.data, SourceConfig(limit=_SOURCES)), config)
     return [
         AlphaClip(
-            f"generated {args.generated}",
+            args.generated,
             f"seed {seed}",
             ("object",),
             args.frames,

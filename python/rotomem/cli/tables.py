@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 from rotomem.cli.progress import size_text
 
-_WIDTH = 118
+_WIDTH = 132
+"""Columns where nobody's terminal says how many there are."""
 
 
 def print_table(report: dict[str, Any], stream: TextIO) -> None:
@@ -81,7 +82,7 @@ def _print(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("sequence")
+    table.add_column("sequence", no_wrap=True)
     for name in ("frames", "object", *columns, "fps"):
         table.add_column(name, justify="right")
     for dataset, means in report["datasets"].items():
