@@ -153,6 +153,7 @@ def test_eval_when_arguments_make_no_sense_then_code_and_remedy(
     ("arguments", "says"),
     [
         ([], "give DIR, or --generated"),
+        (["--table", "xmem", "--data", "."], "--weights"),
         (["--generated", "thin"], "--data"),
         (["--generated", "thin", "--data", ".", "--frames", "1"], "2 frames or more"),
         (["--generated", "thin", "--data", ".", "--size", "0"], "--size"),

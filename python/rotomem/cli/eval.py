@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rotomem.cli.reproduce import reproduce
 from rotomem.cli.tables import print_alpha_table, print_table
 from rotomem.errors import OutputError, UsageError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _GENERATED = ("motion_blur", "thin")
+_TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
 _SOURCES = 160
 """Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
 
@@ -82,12 +84,22 @@ def add_parser(subparsers: SubParsers) -> None:
         "--flicker", action="store_true", help="also how steady probabilities are along the picture's motion; slower"
     )
 
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="what --generated composes from, or the data sets of --table"
+    )
     composed = parser.add_argument_group("composed clips with exact alpha, in the place of DIR")
     composed.add_argument("--generated", choices=_GENERATED, help="what the clips are full of")
-    composed.add_argument("--data", type=Path, metavar="DIR", help="training folder to compose them from")
     composed.add_argument("--clips", type=int, default=8, metavar="N", help="how many (%(default)s)")
     composed.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each (%(default)s)")
     composed.add_argument("--seed", type=int, default=1, help="the same seed composes the same clips (%(default)s)")
+
+    paper = parser.add_argument_group("a paper's main table, in the place of DIR")
+    paper.add_argument(
+        "--table",
+        choices=_TABLES,
+        help="measure its rows again; --data holds davis2016, davis2017, youtube2018 and youtube2019",
+    )
+    paper.add_argument("--weights", type=Path, metavar="DIR", help="folder of the published checkpoints")
 
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", help="write label maps to DIR/<data set>/Annotations")
@@ -107,14 +119,16 @@ def run(args: argparse.Namespace) -> int:
     from rotomem.evaluation.alpha_clips import find_alpha_clips
     from rotomem.evaluation.davis import find_sequences
 
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console = Console(stderr=True)
+    if args.table:
+        return reproduce(args, lambda model, sequence, own: _run_sequence(args, model, sequence, console, **own))
     clips = _composed(args) if args.generated else find_alpha_clips(args.dir, args.sequences)
     sequences = []
     if not clips:
         sequences = find_sequences(args.dir, args.sequences, protocol=args.protocol, all_frames=args.all_frames)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     model = rotomem.load_model(args.model, device=args.device, dtype=args.dtype)
-    console = Console(stderr=True)
     started = time.perf_counter()
     measured: dict[str, Any]
     if clips:
@@ -154,8 +168,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what contradicts itself before anything is loaded."""
-    if bool(args.dir) == bool(args.generated):
-        raise UsageError("what to measure on was not said, or twice", remedy="give DIR, or --generated")
+    if sum(map(bool, (args.dir, args.generated, args.table))) != 1:
+        raise UsageError("what to measure on was not said, or twice", remedy="give DIR, or --generated, or --table")
+    if args.table and not (args.data and args.weights):
+        raise UsageError("--table without --data and --weights", remedy="give the folders of data sets and weights")
     if args.generated and not args.data:
         raise UsageError("--generated without --data", remedy="give the training folder to compose clips from")
     if args.generated and (args.clips < 1 or args.frames < 2 or not args.size):
@@ -169,13 +185,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--overlays without --out", remedy="say where to write with --out DIR")
 
 
-def _tracker(args: argparse.Namespace, model: VOSModel) -> Session | Ensemble:
-    """A fresh tracker of one sequence."""
+def _tracker(args: argparse.Namespace, model: VOSModel, **settings: Any) -> Session | Ensemble:
+    """A fresh tracker of one sequence; `settings` of its sessions instead of the arguments'."""
     from rotomem.engine.session import Session
     from rotomem.evaluation.ensemble import Ensemble, views
 
     def session(size: int | None) -> Session:
-        return Session(model, mem_every=args.mem_every, size=size)
+        return Session(model, **{"mem_every": args.mem_every, "size": size, **settings})
 
     if not args.multi_scale and not args.flip:
         return session(args.size)
@@ -183,7 +199,7 @@ def _tracker(args: argparse.Namespace, model: VOSModel) -> Session | Ensemble:
 
 
 def _run_sequence(
-    args: argparse.Namespace, model: VOSModel, sequence: VideoSequence, console: Console
+    args: argparse.Namespace, model: VOSModel, sequence: VideoSequence, console: Console, **settings: Any
 ) -> SequenceScore:
     """Measure label maps on one sequence, write them where asked, say how it went."""
     from rotomem.evaluation import davis
@@ -205,7 +221,7 @@ def _run_sequence(
             ) from None
 
     score = davis.run_sequence(
-        sequence, _tracker(args, model), limit=args.limit, flicker=args.flicker, on_frame=on_frame
+        sequence, _tracker(args, model, **settings), limit=args.limit, flicker=args.flicker, on_frame=on_frame
     )
     s = davis.summarise([score])
     _say_done(console, f"{score.name}: J&F {s.jf:.3f}  J {s.j.mean:.3f}  F {s.f.mean:.3f}  {score.cost.fps:.1f} fps")
