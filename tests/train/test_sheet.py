@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from rotomem.cli import train as verb
-from rotomem.errors import UsageError
-from rotomem.train.compose import Clips
+from rotomem.train.compose import KINDS, Clips
 from rotomem.train.data import read_bytes
 from rotomem.train.sheet import draw_sheet
 
@@ -36,6 +35,18 @@ def test_sheet_verb_when_run_then_picture_is_written(source_folder: Path, tmp_pa
     assert read_bytes(out, 3).shape == (3, 96, 384)
 
 
-def test_train_verb_when_no_budget_is_given_then_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--minutes"):
-        verb.run(parse("xmem-s", "--data", str(tmp_path), "--out", str(tmp_path)))
+def test_sheet_verb_when_all_kinds_are_asked_for_then_each_has_its_sheet(source_folder: Path, tmp_path: Path) -> None:
+    size = ("--clips", "1", "--frames", "2", "--size", "32")
+    where = ("sheet", "--data", str(source_folder), "--out", str(tmp_path / "s.png"))
+    assert verb.run(parse(*where, *size, "--kind", "all")) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"s-{kind}.png" for kind in KINDS)
+    assert verb.run(parse(*where, *size, "--kind", "thin")) == 0
+    assert (tmp_path / "s.png").read_bytes() == (tmp_path / "s-thin.png").read_bytes()
+
+
+def test_train_verb_when_no_budget_is_given_then_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("xmem-s", "--data", str(tmp_path), "--out", str(tmp_path))
+    assert "--minutes" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rotomem.cli.track import parse_positive
+from rotomem.train.scene.config import KINDS
 
 if TYPE_CHECKING:
     from rotomem.train.loop import Recipe
@@ -42,6 +43,12 @@ def add_parser(subparsers: SubParsers) -> None:
     sheet.add_argument("--size", type=int, default=192)
     sheet.add_argument("--objects", type=int, default=2)
     sheet.add_argument("--seed", type=int, default=1)
+    sheet.add_argument(
+        "--kind",
+        choices=(*KINDS, "all"),
+        default="mixed",
+        help="show one kind of clip only; all: a sheet of each, its kind added to the name (default: as in training)",
+    )
 
     export = what.add_parser("export", help="write a checkpoint's averaged weights as float16 safetensors")
     export.add_argument("checkpoint", type=Path)
@@ -203,11 +210,15 @@ def _sheet(args: argparse.Namespace) -> int:
     from rotomem.train.data import load_pool
     from rotomem.train.sheet import draw_sheet, write_picture
 
-    composer = Composer(load_pool(args.data))
-    rng = torch.Generator().manual_seed(args.seed)
-    clips = composer.compose(rng, clips=args.clips, frames=args.frames, size=args.size, objects=args.objects)
-    write_picture(draw_sheet(clips), args.out)
-    print(args.out)
+    pool = load_pool(args.data)
+    for kind in KINDS if args.kind == "all" else (args.kind,):
+        rng = torch.Generator().manual_seed(args.seed)
+        clips = Composer(pool, KINDS[kind]).compose(
+            rng, clips=args.clips, frames=args.frames, size=args.size, objects=args.objects
+        )
+        out = args.out.with_stem(f"{args.out.stem}-{kind}") if args.kind == "all" else args.out
+        write_picture(draw_sheet(clips), out)
+        print(out)
     return 0
 
 

@@ -97,7 +97,7 @@ class Backgrounds:
             index = draw.index(pool.stills, (b,))
             mask = shapes.solid(draw, b, side, limb=c.limbs, hole=c.hole, radius=c.limb_radius)
         elif draw.chance(c.superpixel) or not len(pool.labelled):
-            index = draw.index(pool.stills, (b,))
+            index = draw.index(len(pool.pictures), (b,))  # frames of real clips as well
             mask = shapes.superpixel(draw, pool.pictures[index].float() / 255, side)
         else:
             row = draw.index(len(pool.labelled), (b,))

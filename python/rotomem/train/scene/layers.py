@@ -148,7 +148,7 @@ class Layers:
 
     def _patch(self, draw: Draw, b: int, px: int) -> tuple[Tensor, Tensor]:
         """A superpixel of a photograph with its colours, filling the square: linear [B, 3, P, P], coverage."""
-        picture = self.pool.pictures[draw.index(self.pool.stills, (b,))]
+        picture = self.pool.pictures[draw.index(len(self.pool.pictures), (b,))]
         alpha = shapes.superpixel(draw, picture.float() / 255, px)
         line = screen(px, draw.device)[0, :, 0]
         boxes = []
