@@ -109,7 +109,7 @@ def test_recipe_when_stopped_and_resumed_then_it_sees_what_one_run_sees(tmp_path
 
 
 def test_prepare_when_nothing_was_learned_before_then_norms_learn_and_else_they_hold_still() -> None:
-    for given, gathers in (({}, True), ({"start": "x.pth"}, False), ({"resnet50": "x.pth"}, False)):
+    for given, gathers in (({}, True), ({"start": "x.pth"}, False), ({"imagenet": ("x.pth", "y.pth")}, False)):
         recipe = recipe_of("stcn", "0", **given)
         model = recipe.network_at_random().train()
         recipe.prepare(model, 0.5)

@@ -1,8 +1,8 @@
 """What the published trainings of STM, STCN, XMem and AOT have in common: stages, each on data sets of its own.
 
 A stage begins with the weights that the one before ended with (`start`); the first begins with encoders trained on
-ImageNet (`resnet50` and the like). Norms hold still then, as published. Without any weights to begin with their
-statistics would be nobody's: in that case alone norms are trained.
+ImageNet (`imagenet`). Norms hold still then, as published. Without any weights to begin with their statistics would
+be nobody's: in that case alone norms are trained.
 
 A schedule is told in iterations of the stage's own length; a run of fewer steps goes through all of it, faster.
 """
@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
+from rotomem.errors import UsageError
 from rotomem.models.interface import VOSModel
 from rotomem.train.augment import Augment
 from rotomem.train.clip import ClipKnobs, clip_losses
 from rotomem.train.compose import Clips
 from rotomem.train.datasets import ClipSource, Draw, Kind, open_folders
+from rotomem.train.encoders import begin_encoder
 from rotomem.train.loop import Recipe
 from rotomem.train.losses import bootstrap_share
 from rotomem.train.ranks import Share
@@ -69,8 +72,13 @@ class StagedRecipe(Recipe):
     bootstrap    iterations at which the cross-entropy begins to look at the hardest pixels only, at which it has come
                  down to the share, and the share; None: it looks at all
     workers      processes that read clips, for each process that trains
-    resnet50, resnet18   files of ImageNet weights, for the encoders that begin with them
+    imagenet     files of ImageNet weights in torchvision's layout, one for each of `encoder_names`, or none
+
+    stages, encoder_names   of the model: its stages by name, and the classifiers that its encoders begin as
     """
+
+    stages: ClassVar[Mapping[str, PublishedStage]]
+    encoder_names: ClassVar[tuple[str, ...]]
 
     clip_norm: float = math.inf
     average: float = 0.0
@@ -80,21 +88,26 @@ class StagedRecipe(Recipe):
     bootstrap: tuple[float, float, float] | None = (20_000, 70_000, 0.15)
     clip: ClipKnobs = field(default_factory=ClipKnobs)
     workers: int = 4
-    resnet50: str | None = None
-    resnet18: str | None = None
+    imagenet: tuple[str, ...] = ()
 
     @abstractmethod
     def network_at_random(self) -> VOSModel:
         """The network before it is given any weights."""
 
     @abstractmethod
-    def begin(self, model: VOSModel) -> None:
-        """Give the encoders the ImageNet weights that the recipe names."""
+    def encoders(self, model: VOSModel) -> tuple[tuple[nn.Module, ...], ...]:
+        """Parts of the network that begin as each of `encoder_names`."""
+
+    def at(self, stage: str) -> Self:
+        """The same recipe at a stage of this name. Raises UsageError where there is none."""
+        if stage not in self.stages:
+            raise UsageError(f"{self.name} has no stage {stage!r}", remedy="stages: " + ", ".join(self.stages))
+        return replace(self, stage=self.stages[stage])
 
     @property
     def begins_trained(self) -> bool:
         """Whether the norms' statistics come from anywhere."""
-        return any(given is not None for given in (self.start, self.resnet50, self.resnet18))
+        return self.start is not None or bool(self.imagenet)
 
     def iteration(self, progress: float) -> float:
         """Where in the published schedule the run is."""
@@ -103,7 +116,14 @@ class StagedRecipe(Recipe):
     def build(self) -> VOSModel:
         """The network, its encoders as ImageNet left them where the files are given."""
         model = self.network_at_random()
-        self.begin(model)
+        if self.imagenet and len(self.imagenet) != len(self.encoder_names):
+            raise UsageError(
+                f"{self.name} begins with {' and '.join(self.encoder_names)}, {len(self.imagenet)} files were given",
+                remedy="give a file for each, in this order",
+            )
+        for parts, path in zip(self.encoders(model), self.imagenet, strict=False):
+            for part in parts:
+                begin_encoder(part, path)
         return model
 
     def rate(self, progress: float) -> float:

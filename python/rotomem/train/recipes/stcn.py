@@ -24,7 +24,6 @@ from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.encoders import begin_encoder
 from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
 
 _CLIP = Draw(frames=3, objects=2, gap=5, augment=VIDEO)
@@ -59,6 +58,8 @@ class STCNRecipe(StagedRecipe):
     """
 
     name = "stcn"
+    stages = STAGES
+    encoder_names = ("ResNet-50", "ResNet-18")
 
     stage: PublishedStage = STAGES["3"]
     weight_decay: float = 1e-7
@@ -69,13 +70,10 @@ class STCNRecipe(StagedRecipe):
         """STCN at the recipe's widths."""
         return STCN(self.network)
 
-    def begin(self, model: VOSModel) -> None:
-        """ResNet-50 for keys, ResNet-18 for values."""
+    def encoders(self, model: VOSModel) -> tuple[tuple[nn.Module, ...], ...]:
+        """Keys, then values."""
         assert isinstance(model, STCN)
-        if self.resnet50 is not None:
-            begin_encoder(model.key_encoder, self.resnet50)
-        if self.resnet18 is not None:
-            begin_encoder(model.value_encoder, self.resnet18)
+        return (model.key_encoder,), (model.value_encoder,)
 
     def optimiser(self, model: nn.Module) -> torch.optim.Adam:
         """Adam (F.1)."""

@@ -23,7 +23,6 @@ from rotomem.models.stm import STM, STMConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.encoders import begin_encoder
 from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
 
 _GROWTH = 20 * (60 * 5 + 3471) // 4
@@ -47,6 +46,8 @@ class STMRecipe(StagedRecipe):
     """Every knob of the training; see StagedRecipe."""
 
     name = "stm"
+    stages = STAGES
+    encoder_names = ("ResNet-50",)
 
     half: bool = False
     stage: PublishedStage = STAGES["1"]
@@ -58,12 +59,10 @@ class STMRecipe(StagedRecipe):
         """STM at the recipe's widths."""
         return STM(self.network)
 
-    def begin(self, model: VOSModel) -> None:
-        """ResNet-50 twice."""
+    def encoders(self, model: VOSModel) -> tuple[tuple[nn.Module, ...], ...]:
+        """Either encoder."""
         assert isinstance(model, STM)
-        if self.resnet50 is not None:
-            begin_encoder(model.Encoder_Q, self.resnet50)
-            begin_encoder(model.Encoder_M, self.resnet50)
+        return ((model.Encoder_Q, model.Encoder_M),)
 
     def optimiser(self, model: nn.Module) -> torch.optim.Adam:
         """Adam."""

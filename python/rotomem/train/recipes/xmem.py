@@ -25,7 +25,6 @@ from rotomem.models.xmem import XMem, XMemConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.encoders import begin_encoder
 from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
 
 _CLIP = Draw(frames=8, objects=3, gap=5, spread="gather", augment=VIDEO)
@@ -72,6 +71,8 @@ class XMemRecipe(StagedRecipe):
     """
 
     name = "xmem"
+    stages = STAGES
+    encoder_names = ("ResNet-50", "ResNet-18")
 
     stage: PublishedStage = STAGES["3"]
     weight_decay: float = 0.05
@@ -82,13 +83,10 @@ class XMemRecipe(StagedRecipe):
         """XMem at the recipe's widths."""
         return XMem(self.network)
 
-    def begin(self, model: VOSModel) -> None:
-        """ResNet-50 for keys, ResNet-18 for values."""
+    def encoders(self, model: VOSModel) -> tuple[tuple[nn.Module, ...], ...]:
+        """Keys, then values."""
         assert isinstance(model, XMem)
-        if self.resnet50 is not None:
-            begin_encoder(model.key_encoder, self.resnet50)
-        if self.resnet18 is not None:
-            begin_encoder(model.value_encoder, self.resnet18)
+        return (model.key_encoder,), (model.value_encoder,)
 
     def optimiser(self, model: nn.Module) -> torch.optim.AdamW:
         """AdamW, everything decayed."""
