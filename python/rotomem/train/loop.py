@@ -133,7 +133,8 @@ class Run:
     def __init__(self, recipe: Recipe, source: Any, device: str | torch.device = "cpu") -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.device, self.share = recipe, source, torch.device(device), share()
-        torch.backends.cudnn.benchmark = True  # sizes stay the same for thousands of steps
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # sizes stay the same for thousands of steps
         model = recipe.build()
         if recipe.start is not None:
             load_start(model, recipe.start)
