@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rotomem.cli import finetune
 from rotomem.cli.track import parse_positive
+from rotomem.train.scene.config import KINDS
 
 if TYPE_CHECKING:
     from rotomem.train.loop import Recipe
@@ -20,16 +21,42 @@ if TYPE_CHECKING:
 
 _RECIPES = {
     "xmem-s": ("xmem_s.XMemS", "train the bundled model"),
+    "stm": ("stm.STMRecipe", "train STM on the data sets of its paper"),
+    "stcn": ("stcn.STCNRecipe", "train STCN on the data sets of its paper"),
+    "xmem": ("xmem.XMemRecipe", "train XMem on the data sets of its paper"),
 }
 """What a recipe is called here: its class in `train/recipes`, and what it does."""
+
+_OURS = ("xmem-s",)
+"""Recipes that are no published ones: one stage, one folder of our own layout."""
+
+
+class _RecipeParser(argparse.ArgumentParser):
+    """Help that ends with what a published recipe says of itself, looked up when asked for: torch is slow to load."""
+
+    module = ""
+
+    def format_help(self) -> str:
+        if self.module:
+            self.formatter_class = argparse.RawDescriptionHelpFormatter
+            self.epilog = import_module(f"rotomem.train.recipes.{self.module}").__doc__
+        return super().format_help()
 
 
 def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser("train", help="train a model, draw its clips and curves, export its weights")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, (_, summary) in _RECIPES.items():
-        _add_recipe(what.add_parser(name, help=summary))
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_RecipeParser)
+    for name, (where, summary) in _RECIPES.items():
+        recipe = what.add_parser(name, help=summary)
+        if name in _OURS:
+            recipe.add_argument(
+                "--data", required=True, type=Path, help="folder that the recipe draws its clips from"
+            )
+        else:
+            recipe.module = where.partition(".")[0]
+            _add_published(recipe)
+        _add_recipe(recipe, length_needed=name in _OURS)
 
     finetune.add_parser(what)
 
@@ -45,6 +72,12 @@ def add_parser(subparsers: SubParsers) -> None:
     sheet.add_argument("--size", type=int, default=192)
     sheet.add_argument("--objects", type=int, default=2)
     sheet.add_argument("--seed", type=int, default=1)
+    sheet.add_argument(
+        "--kind",
+        choices=(*KINDS, "all"),
+        default="mixed",
+        help="show one kind of clip only; all: a sheet of each, its kind added to the name (default: as in training)",
+    )
 
     export = what.add_parser("export", help="write a checkpoint's averaged weights as float16 safetensors")
     export.add_argument("checkpoint", type=Path)
@@ -52,10 +85,24 @@ def add_parser(subparsers: SubParsers) -> None:
     export.add_argument("--version", default="1")
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, help="folder that the recipe draws its clips from")
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stage", help="which of the stages told below (default: the main training)")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="the stage's data sets, as they are unpacked",
+    )
+    parser.add_argument(
+        "--imagenet", nargs="+", metavar="FILE", help="weights that the encoders of a first stage begin with"
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser, *, length_needed: bool) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for checkpoint.pt, log.jsonl and plot.png")
-    length = parser.add_mutually_exclusive_group(required=True)
+    length = parser.add_mutually_exclusive_group(required=length_needed)
     length.add_argument("--minutes", type=float, help="how long to train, resumed runs included")
     length.add_argument("--steps", type=parse_positive, help="train this many steps instead")
     parser.add_argument("--pause-after", type=float, metavar="MINUTES", help="stop then, to be resumed another time")
@@ -90,12 +137,20 @@ def _train(args: argparse.Namespace) -> int:
     from rotomem.train import loop
     from rotomem.train.deliver import collect, deliver
     from rotomem.train.ranks import joined, share, wait
+    from rotomem.train.recipes.staged import StagedRecipe
     from rotomem.train.schedule import Budget
 
     torch.set_num_threads(args.threads)
     recipe = _recipe(args)
     with joined(pick_device(args.device)) as device:
         first = share().rank == 0
+        if isinstance(recipe, StagedRecipe):
+            if args.minutes is None and args.steps is None:
+                args.steps = recipe.stage.iterations
+            if first and not recipe.begins_trained:
+                print(
+                    "without --start or --imagenet the encoders begin at random; norms are trained", file=sys.stderr
+                )
         if first and args.resume and args.deliver is not None and not (args.out / "checkpoint.pt").exists():
             collect(args.deliver, args.out)
         wait()
@@ -122,10 +177,14 @@ def _train(args: argparse.Namespace) -> int:
 def _recipe(args: argparse.Namespace) -> Recipe:
     """The recipe with the knobs that were turned."""
     from rotomem.train.knobs import turned
+    from rotomem.train.recipes.staged import StagedRecipe
 
     module, kind = _RECIPES[args.what][0].split(".")
     recipe: Recipe = getattr(import_module(f"rotomem.train.recipes.{module}"), kind)()
     given = {"peak": args.rate, "seed": args.seed, "start": args.start}
+    if isinstance(recipe, StagedRecipe):
+        recipe = recipe if args.stage is None else recipe.at(args.stage)
+        given["imagenet"] = args.imagenet
     settings = [f"{knob}={value!r}" for knob, value in given.items() if value is not None]
     return turned(recipe, settings + args.set)
 
@@ -206,11 +265,15 @@ def _sheet(args: argparse.Namespace) -> int:
     from rotomem.train.data import load_pool
     from rotomem.train.sheet import draw_sheet, write_picture
 
-    composer = Composer(load_pool(args.data))
-    rng = torch.Generator().manual_seed(args.seed)
-    clips = composer.compose(rng, clips=args.clips, frames=args.frames, size=args.size, objects=args.objects)
-    write_picture(draw_sheet(clips), args.out)
-    print(args.out)
+    pool = load_pool(args.data)
+    for kind in KINDS if args.kind == "all" else (args.kind,):
+        rng = torch.Generator().manual_seed(args.seed)
+        clips = Composer(pool, KINDS[kind]).compose(
+            rng, clips=args.clips, frames=args.frames, size=args.size, objects=args.objects
+        )
+        out = args.out.with_stem(f"{args.out.stem}-{kind}") if args.kind == "all" else args.out
+        write_picture(draw_sheet(clips), out)
+        print(out)
     return 0
 
 
