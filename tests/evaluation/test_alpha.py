@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,26 @@ def test_coarse_listener_when_a_session_runs_then_its_raster_enlarged_is_close_t
         assert np.corrcoef(enlarged[1].ravel(), delivered[1].ravel())[0, 1] > 0.97
         assert coarse.enlarged(H, W) is None, "a frame is given once"
     assert "decode" not in model.__dict__
+
+
+def test_coarse_listener_when_the_model_does_not_tell_or_decodes_in_passes_then_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model()
+    decode = model.decode
+    session = Session(model, size=None)
+    session.step(scene(0), soft_box(4)[None], objects=(1,))
+    with monkeypatch.context() as silent:
+        silent.setattr(model, "decode", lambda *a, **k: replace(decode(*a, **k), coarse=None))
+        with CoarseListener(model, None) as coarse:
+            session.step(scene(1))
+            assert coarse.enlarged(H, W) is None
+    with CoarseListener(model, None) as coarse:
+        session.step(scene(2))
+        session.step(scene(3))
+        assert coarse.enlarged(H, W) is None, "two answers to one question"
+        session.step(scene(4))
+        assert coarse.enlarged(H, W) is not None
 
 
 def test_run_alpha_when_listened_to_then_the_bicubic_enlargement_is_measured_beside() -> None:

@@ -99,7 +99,9 @@ def test_find_alpha_clips_when_the_data_window_is_small_then_coverage_lies_in_it
 def test_find_alpha_clips_when_names_are_given_then_those_and_unknown_ones_are_told(tmp_path: Path) -> None:
     for name in ("a", "b"):
         alpha_set(tmp_path, name, [{"A": soft_box(4)}])
-    assert [clip.name for clip in find_alpha_clips(tmp_path, ["b"])] == ["b"]
+    (tmp_path / "list.txt").write_text("b\n")
+    for names in (["b"], [str(tmp_path / "list.txt")]):
+        assert [clip.name for clip in find_alpha_clips(tmp_path, names)] == ["b"]
     with pytest.raises(MissingFrameError, match=r"no sequence c.*a, b"):
         find_alpha_clips(tmp_path, ["c"])
     assert find_alpha_clips(tmp_path / "JPEGImages") == []

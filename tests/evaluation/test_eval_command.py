@@ -124,6 +124,8 @@ def test_eval_when_mattes_are_the_truth_then_their_errors_and_the_bicubic_ones(
         assert set(errors) == {"sad", "mse", "gradient", "connectivity", "dt_ssd", "messd_dt"}
         assert all(isinstance(v, float) for v in errors.values())
         assert f"{errors['sad']:.3f}" in printed.out and f"{errors['gradient']:.3f}" in printed.out
+    assert main(["eval", str(tmp_path / "soft"), "--out", str(tmp_path)]) == 2
+    assert "not mattes" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "soft"), "--flip", "--json"]) == 0
     flipped = json.loads(capsys.readouterr().out)["all"]
     assert flipped["bicubic"] is None and flipped["matte"]["sad"] > 0

@@ -126,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         return reproduce(args, lambda model, sequence, own: _run_sequence(args, model, sequence, console, **own))
     clips = _composed(args) if args.generated else find_alpha_clips(args.dir, args.sequences)
     sequences = []
+    if clips and (args.out or args.all_frames):
+        raise UsageError("--out and --all-frames are about label maps, not mattes", remedy="leave them out")
     if not clips:
         sequences = find_sequences(args.dir, args.sequences, protocol=args.protocol, all_frames=args.all_frames)
     model = rotomem.load_model(args.model, device=args.device, dtype=args.dtype)

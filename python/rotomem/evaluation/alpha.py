@@ -49,7 +49,8 @@ class AlphaScore:
     """Errors of one object.
 
     matte      what the tracker delivered
-    bicubic    its probability at the decoder's raster, enlarged bicubically; None where nobody listened
+    bicubic    its probability at the decoder's raster, enlarged bicubically; None where nobody listened, NaN where
+               the model does not tell
     j          region similarity of matte and truth above one half
     flicker, truth_flicker   pixels of edge (`temporal.flicker`)
     """

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MissingFrameError, PlateError
-from rotomem.evaluation.davis import pictures_in, read_picture
+from rotomem.evaluation.davis import names_in, pictures_in, read_picture
 from rotomem.io.exr import Channel, StillHeader, read_still
 
 Picture = NDArray[np.float32]
@@ -48,14 +48,14 @@ class AlphaClip:
 def find_alpha_clips(root: str | Path, names: Iterable[str] | None = None) -> list[AlphaClip]:
     """Every sequence with true mattes below a folder, by data set and name; none where there is no such data set.
 
-    names   only these sequences
+    names   only these sequences; a text file of names stands for its lines
 
     Raises MissingFrameError for an unknown name, InputError for mattes that belong to no picture.
     """
     found = [clip for dataset in sorted(_datasets(Path(root))) for clip in _clips(dataset)]
     if names is None or not found:
         return found
-    wanted = set(names)
+    wanted = set(names_in(names))
     if unknown := sorted(wanted - {clip.name for clip in found}):
         raise MissingFrameError(
             f"no sequence {', '.join(unknown)}",

@@ -186,7 +186,7 @@ def find_sequences(
     found = [sequence for dataset in datasets for sequence in _sequences(dataset, protocol, all_frames)]
     if names is None:
         return found
-    wanted = list(_names(names))
+    wanted = list(names_in(names))
     if unknown := [name for name in wanted if name not in {s.name for s in found}]:
         raise MissingFrameError(
             f"no sequence {', '.join(unknown)}",
@@ -535,7 +535,8 @@ def _meta(dataset: Path) -> dict[str, Any]:
     return dict(videos)
 
 
-def _names(names: Iterable[str]) -> Iterator[str]:
+def names_in(names: Iterable[str]) -> Iterator[str]:
+    """Names of sequences, those of a text file in its place: one a line, as ImageSets/2017/val.txt has them."""
     for name in names:
         if name.endswith(".txt") and os.path.isfile(name):
             # a name a line, or the DAVIS 2016 form "/JPEGImages/480p/bear/00000.jpg /Annotations/..."
