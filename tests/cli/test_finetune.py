@@ -20,6 +20,7 @@ def test_finetune_when_done_then_track_takes_what_it_wrote(
     command = ["train", "finetune", "--plate", pattern, *masks, "--model", weights, "--out", str(out), *size]
     assert main([*command, "--steps", "2", "--force", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
+    assert "sh010: keys 1001,1005, and 3 frames between, 48x32; Colour:" in said
     assert "warped copies" in said and "after 2 steps" in said and "100%  step 2" in said
     assert main(["track", pattern, *masks, "--model", str(out), "-o", str(tmp_path / "mattes"), *size]) == 0
     assert "tuned" in capsys.readouterr().out

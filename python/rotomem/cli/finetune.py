@@ -85,13 +85,14 @@ def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
     import torch
 
+    from rotomem.models.registry import pick_device
     from rotomem.train.recipes.finetune import FineTune
     from rotomem.train.schedule import Budget
     from rotomem.train.show import finetune
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    gpu = args.device != "cpu" and torch.cuda.is_available()
+    gpu = pick_device(args.device).type == "cuda"
     minutes, steps = args.minutes, args.steps
     if minutes is None and steps is None:
         minutes = GPU_MINUTES if gpu else CPU_MINUTES
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         force=args.force,
         report=_Report(),
+        say=print,
     )
     print(f"checked on {result.checked}: overlap {result.before:.3f} untuned, {result.after:.3f} tuned")
     if result.written is None:

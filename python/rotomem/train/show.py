@@ -79,7 +79,8 @@ def read_shot(plate: str | Path, masks: Masks, options: TrackOptions, *, between
             for frame, key in sorted(keys.items())
         )
         undrawn = [f for f in _between(opened.frames, sorted(keys), between) if opened.file(f) is not None]
-        return KeyedShot(opened.info.stem, drawn, {f: _planes(sight, opened, f) for f in undrawn})
+        others = {f: _planes(sight, opened, f) for f in undrawn}
+        return KeyedShot(opened.info.stem, drawn, others, sight.colour.sentence)
 
 
 def _planes(sight: Sight, plate: Plate, frame: int) -> Tensor:
@@ -147,6 +148,7 @@ def finetune(
     data: Path | None = None,
     force: bool = False,
     report: Callable[[dict[str, float]], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
     """Tune a model to the keys of some shots and write its weights, unless they turn out no better.
 
@@ -157,6 +159,7 @@ def finetune(
     data      a source folder of generated clips to mix in
     force     write the weights even where they are no better
     report    is given the numbers of every step
+    say       is told what was read, a line a shot
 
     With three keys in a shot one is kept out for the first half: where the half-tuned model does not tell it better
     than the untuned one, tuning stops and nothing is written. With fewer keys the check is on warped copies of keys
@@ -174,6 +177,9 @@ def finetune(
     device = next(judge.parameters()).device
     recipe = replace(recipe, start=str(options.model), half=judge.compute_dtype != torch.float32)
     read = tuple(read_shot(plate, masks, options) for plate, masks in shots)
+    for shot in read:
+        keys, seen = _keys(shot), shot.keys[0].picture.shape
+        say(f"{shot.name}: keys {keys}, and {len(shot.others)} frames between, {seen[2]}x{seen[1]}; {shot.colour}")
     if not any(key.shown() for shot in read for key in shot.keys):
         raise UsageError("no key shows an object", remedy="give a key frame that does")
     composer = None if data is None else recipe.open(data, device)
@@ -211,7 +217,7 @@ def finetune(
     facts = {
         "base": judge.name,
         "base_hash": judge.weights_hash,
-        "keys": "; ".join(f"{s.name} {compact_frames([k.frame for k in s.keys])}" for s in read),
+        "keys": "; ".join(f"{s.name} {_keys(s)}" for s in read),
         "checked": f"{checked}: overlap {before:.4f} untuned, {after:.4f} tuned",
     }
     export_weights(run.state(), out, facts=facts)
@@ -221,6 +227,10 @@ def finetune(
 def _trial(trial: Trial, judge: VOSModel, run: Run, options: TrackOptions) -> float:
     judge.load_state_dict(run.average.tensors)
     return trial.overlap(judge, options)
+
+
+def _keys(shot: KeyedShot) -> str:
+    return compact_frames([key.frame for key in shot.keys])
 
 
 def _refuse(out: Path) -> None:

@@ -63,11 +63,15 @@ class KeyFrame:
 
 @dataclass(frozen=True)
 class KeyedShot:
-    """Keys of one shot, ascending, and some frames of the plate that nobody drew on (frame -> [3, h, w])."""
+    """Keys of one shot, ascending, and some frames of the plate that nobody drew on (frame -> [3, h, w]).
+
+    colour   how the plate's colours were understood, for people
+    """
 
     name: str
     keys: tuple[KeyFrame, ...]
     others: dict[int, Tensor]
+    colour: str = ""
 
     def without(self, frame: int) -> KeyedShot:
         """The shot as if that key had not been drawn."""
