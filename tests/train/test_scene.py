@@ -134,7 +134,7 @@ def test_figure_when_it_turns_then_it_is_whole_fills_its_square_and_sides_change
     yaw = torch.linspace(0, math.pi, 4)[None]
     tiles = torch.rand(1, 3, 64 * figures.TILES, 64)
     for seed in range(6):
-        shown = figures.figure(draws(seed), tiles, yaw, 96, 1.0)
+        shown = figures.figure(draws(seed), tiles, yaw, 96, 1.0, Shutter())
         assert shown.shape == (1, 4, 4, 96, 96) and torch.isfinite(shown).all()
         alpha = shown[0, :, 3]
         assert (shown[0, :, :3] <= alpha[:, None] * 3).all()  # nothing shines where nothing is
@@ -143,6 +143,21 @@ def test_figure_when_it_turns_then_it_is_whole_fills_its_square_and_sides_change
         soft = ((alpha > 0.02) & (alpha < 0.98)).float().mean()
         assert 0.005 < soft < 0.2
         assert (alpha[0] - alpha[2]).abs().mean() > 0.005
+
+
+def test_figure_when_shutter_is_open_then_sub_frames_lie_between_the_frames() -> None:
+    tiles, yaw = torch.rand(1, 3, 64 * figures.TILES, 64), torch.tensor([[0.2, 0.5, 0.8]])
+    for kind in ("figure", "vehicle"):
+        sharp, open_ = (
+            figures.figure(draws(3), tiles, yaw, 64, 1.0, shutter)[0]
+            if kind == "figure"
+            else figures.vehicle(draws(3), tiles, yaw, 64, shutter)[0]
+            for shutter in (Shutter(), Shutter(4, 0.8))
+        )
+        assert len(sharp) == 3 and len(open_) == 12
+        apart = [(open_[i, 3] - sharp[0, 3]).abs().mean() for i in range(4)]
+        whole = (sharp[1, 3] - sharp[0, 3]).abs().mean()
+        assert apart[1] < apart[2] < apart[3] < whole
 
 
 def test_figure_when_part_is_alone_then_coverage_is_that_of_a_capsule() -> None:

@@ -61,7 +61,7 @@ class Backgrounds:
         c = self.config
         squeeze = torch.stack([1 / aspect, aspect], 1).clamp_max(1)  # undoes the squeeze into a square
         zoom = draw.uniform((b, 1), least_zoom, c.zoom[1])
-        speed = draw.log_uniform((b,), c.camera)
+        speed = draw.log_uniform((b,), c.camera) * (0.6 if region else 1)  # a region is to stay in its picture
         if draw.chance(c.still):
             speed = speed * 0
         path = shutter(draw.walk(b, t, (2,), speed))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rotomem.train.scene.draw import Draw
+from rotomem.train.scene.draw import Draw, Shutter
 from rotomem.train.scene.placement import EVERYWHERE, Window, screen
 
 TILES = 6
@@ -364,17 +364,20 @@ def _paint(canvas: _Canvas, tiles: Tensor, shading: Tensor, t: int) -> Tensor:
     return torch.cat([colour * (light * alpha), alpha], 1).transpose(1, 2)
 
 
-def figure(draw: Draw, tiles: Tensor, yaw: Tensor, px: int, wild: float) -> Tensor:
-    """A figure in every frame, [B, T, 4, P, P]: linear colours multiplied by coverage.
+def figure(draw: Draw, tiles: Tensor, yaw: Tensor, px: int, wild: float, shutter: Shutter) -> Tensor:
+    """A figure in every sub-frame, [B, T', 4, P, P]: linear colours multiplied by coverage.
 
     tiles   [B, 3, S * TILES, S] linear, what it wears
     yaw     [B, T] radians about the upright axis; 0 shows its side
     wild    how far joints swing, 1 as in walking
     """
-    b, t = yaw.shape
+    b, frames = yaw.shape
     parts, wheels = _choose(draw)
     rate = draw.uniform((b, 1), 0.02, 0.16)
-    a, z, near, far, wide = _pose(draw, parts, b, t, draw.uniform((b, 1), 0.3, 1.0) * wild, rate)
+    a, z, near, far, wide = _pose(draw, parts, b, frames, draw.uniform((b, 1), 0.3, 1.0) * wild, rate)
+    a, z, yaw = shutter(a), shutter(z), shutter(yaw)
+    spin = shutter(rate * torch.arange(frames, device=draw.device)).flatten()
+    t = yaw.shape[1]
     cos, sin = yaw.cos()[:, :, None], yaw.sin()[:, :, None]
 
     def turned(p: Tensor) -> Tensor:
@@ -401,16 +404,17 @@ def figure(draw: Draw, tiles: Tensor, yaw: Tensor, px: int, wild: float) -> Tens
         thick = [r[:, i, None].expand(b, t).flatten() * stretch for r in (near, far)]
         canvas.part(a[:, :, i].flatten(0, 1), z[:, :, i].flatten(0, 1), *thick, roll, part.tile, light)
     for i in range(len(wheels)):
-        spin = (rate * torch.arange(t, device=draw.device)).flatten()
         radius, spokes = radii[i] * steps, 6 + 2 * int(draw.index(5))
         canvas.wheel(hubs[:, :, i].flatten(0, 1), radius, radius * 0.07, yaw.flatten(), spin, spokes)
     return _paint(canvas, tiles, draw.uniform((b, 1, 1), 0, 0.8).repeat_interleave(t, 0), t)
 
 
-def vehicle(draw: Draw, tiles: Tensor, yaw: Tensor, px: int) -> Tensor:
-    """A car, van or bus in every frame, as `figure`."""
-    b, t = yaw.shape
-    flat = yaw.flatten()
+def vehicle(draw: Draw, tiles: Tensor, yaw: Tensor, px: int, shutter: Shutter) -> Tensor:
+    """A car, van or bus in every sub-frame, as `figure`."""
+    b, frames = yaw.shape
+    rolling = shutter(draw.walk(b, frames, (), 0.06)).flatten()
+    flat = shutter(yaw).flatten()
+    t = len(flat) // b
 
     def per_frame(x: Tensor) -> Tensor:
         return x.repeat_interleave(t, 0)
@@ -419,7 +423,6 @@ def vehicle(draw: Draw, tiles: Tensor, yaw: Tensor, px: int) -> Tensor:
     height, roof = draw.uniform((b,), 0.14, 0.3), draw.uniform((b,), 0.1, 0.24)
     cabin, back = draw.uniform((b,), 0.4, 0.85), draw.uniform((b,), -0.3, 0.1)
     wheel = draw.uniform((b,), 0.12, 0.19)
-    rolling = draw.walk(b, t, (), 0.06)
     canvas = _Canvas(b * t, px, draw.device)
     light = per_frame(draw.normal((b, 2)).clamp(-1.5, 1.5))
 
@@ -437,7 +440,7 @@ def vehicle(draw: Draw, tiles: Tensor, yaw: Tensor, px: int) -> Tensor:
             hub = place(length * along, height, width * side)
             hub[:, 2] = per_frame(width) * side * flat.cos()  # of its own side only: a wheel's body hides no box
             size = per_frame(wheel)
-            canvas.wheel(hub, size, size * 0.2, flat, rolling.flatten(), 0)
+            canvas.wheel(hub, size, size * 0.2, flat, rolling, 0)
     return _paint(canvas, tiles, torch.ones((), device=draw.device), t)
 
 

@@ -82,8 +82,8 @@ class Layers:
             px = min(max(int(float(half.max()) * size / 16) * 16 + 16, 48), 224)
             tiles, yaw = self._tiles(draw, b), self._yaw(draw, b, scene)
             if kind == 4:
-                return Look(figures.vehicle(draw, tiles, yaw, px), half, stiff=True)
-            return Look(figures.figure(draw, tiles, yaw, px, c.wild), half, stiff=True)
+                return Look(figures.vehicle(draw, tiles, yaw, px, scene.shutter), half, stiff=True)
+            return Look(figures.figure(draw, tiles, yaw, px, c.wild, scene.shutter), half, stiff=True)
         if kind == 0:
             cut = pool.cutouts[draw.index(len(pool.cutouts), (b,))]
             if draw.chance(0.5):
@@ -106,16 +106,16 @@ class Layers:
             if draw.chance(0.6):  # most things have a back of their own colours
                 mean = texture[:, :3].mean((2, 3), keepdim=True) / alpha.mean((2, 3), keepdim=True).clamp_min(1e-3)
                 other = other * ((mean + 0.02) / (other.mean((2, 3), keepdim=True) + 0.02)).clamp(0.1, 8)
-            yaw, depth = self._yaw(draw, b, scene), draw.uniform((b,), 0.15, 0.9)
+            yaw, depth = scene.shutter(self._yaw(draw, b, scene)), draw.uniform((b,), 0.15, 0.9)
             return Look(figures.turned_in_depth(texture, other, yaw, depth), half)
         return Look(texture, half)
 
     def _yaw(self, draw: Draw, b: int, scene: Scene) -> Tensor:
-        """How far a body has turned in depth, [B, T'] radians; it starts anywhere."""
+        """How far a body has turned in depth, [B, T] radians; it starts anywhere."""
         rate = draw.log_uniform((b, 1), self.config.yaw) * draw.sign((b, 1))
         path = rate * torch.arange(scene.frames, device=draw.device)
         path = path + draw.walk(b, scene.frames, (), 0.2) * rate.abs()
-        return scene.shutter(path + draw.uniform((b, 1), -math.pi, math.pi))
+        return path + draw.uniform((b, 1), -math.pi, math.pi)
 
     def _piece(self, draw: Draw, b: int, px: int) -> Tensor:
         """A piece of a photograph, linear [B, 3, P, P]."""
