@@ -72,10 +72,15 @@ def _builder(
 
 
 def load_strictly(model: VOSModel, state_dict: Mapping[str, Tensor]) -> None:
-    """Load every tensor or say key by key what does not fit."""
+    """Load every tensor or say key by key what does not fit.
+
+    A refinement head that the weights know nothing of stays as it is: untrained, it changes nothing.
+    """
     own = model.state_dict()
-    counters = {k for k in own if k.endswith("num_batches_tracked")}
-    missing = sorted(set(own) - set(state_dict) - counters)
+    spared = {k for k in own if k.endswith("num_batches_tracked")}
+    if not any(k.startswith("refine.") for k in state_dict):
+        spared |= {k for k in own if k.startswith("refine.")}
+    missing = sorted(set(own) - set(state_dict) - spared)
     unexpected = sorted(set(state_dict) - set(own))
     wrong = sorted(
         f"{k} is {tuple(state_dict[k].shape)}, expected {tuple(own[k].shape)}"

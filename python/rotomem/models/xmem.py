@@ -27,6 +27,7 @@ from rotomem.models.layers.aggregate import aggregate_logits
 from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, per_object
 from rotomem.models.layers.encoders import KeyEncoder, ValueEncoder, stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
+from rotomem.models.layers.refine import RefinementHead
 from rotomem.models.layers.resnet import out_widths
 
 
@@ -38,6 +39,7 @@ class XMemConfig:
     value_*   the mask encoder, basic blocks throughout
     decoder   channels at stride 16, 8 and 4
     update_dim    width inside the sensory update of the decoder
+    refine        width of the head that refines alpha from the picture, which is not in the paper; 0 is none
     """
 
     key_block: str = "bottleneck"
@@ -52,6 +54,7 @@ class XMemConfig:
     sensory_dim: int = 64
     decoder: tuple[int, int, int] = (512, 256, 256)
     update_dim: int = 256
+    refine: int = 0
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> XMemConfig:
@@ -81,6 +84,7 @@ class XMemConfig:
                 rows("decoder.up_8_4.out_conv.conv2.weight"),
             ),
             update_dim=rows("decoder.hidden_update.g16_conv.weight") if hidden in state_dict else 0,
+            refine=rows("refine.mix.weight") if "refine.mix.weight" in state_dict else 0,
         )
 
 
@@ -106,6 +110,7 @@ class FrameFeatures:
 
     key, selection   [B, CK, y, x];  shrinkage [B, 1, y, x], >= 1
     f16, f8, f4      [B, C, ...] at stride 16, 8 and 4
+    seen             [B, C, ...] at stride 4, what the refinement head saw of the picture; None where there is none
     """
 
     key: Tensor
@@ -114,6 +119,7 @@ class FrameFeatures:
     f16: Tensor
     f8: Tensor
     f4: Tensor
+    seen: Tensor | None = None
 
 
 class KeyProjection(nn.Module):
@@ -212,19 +218,21 @@ class Decoder(nn.Module):
 
     def forward(
         self, features: FrameFeatures, readout: Tensor, sensory: Tensor | None, update: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, O, h/4, w/4] and the new sensory state, None where it is not updated."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits [B, O, h/4, w/4], the features [B, O, C, h/4, w/4] they are made from, and the new sensory state,
+        None where it is not updated."""
         if sensory is not None:
             readout = torch.cat([readout, sensory.to(readout.dtype)], 2)
         g16 = self.fuser(features.f16, readout)
         g8 = self.up_16_8(features.f8, g16)
         g4 = self.up_8_4(features.f4, g8)
-        logits = per_object(self.pred, F.relu(g4))
+        finest = F.relu(g4)
+        logits = per_object(self.pred, finest)
         if update and self.hidden_update is not None and sensory is not None:
             sensory = self.hidden_update(g16, g8, torch.cat([g4, logits], 2), sensory)
         else:
             sensory = None
-        return logits[:, :, 0], sensory
+        return logits[:, :, 0], finest, sensory
 
 
 class XMem(VOSModel):
@@ -238,6 +246,7 @@ class XMem(VOSModel):
         self.value_encoder = XMemValueEncoder(config, f16_dim)
         self.key_proj = KeyProjection(f16_dim, config.key_dim)
         self.decoder = Decoder(config)
+        self.refine = RefinementHead(config.decoder[2], config.refine) if config.refine else None
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.framing = PadToStride(16, IMAGENET_MEAN)
@@ -255,9 +264,11 @@ class XMem(VOSModel):
 
     def encode_frame(self, image: Tensor) -> FrameFeatures:
         """image [B, 3, h, w] 0..1, h and w multiples of 16."""
-        f16, f8, f4 = self.key_encoder(self._normalise(image))
+        normalised = self._normalise(image)
+        f16, f8, f4 = self.key_encoder(normalised)
         key, shrinkage, selection = self.key_proj(f16)
-        return FrameFeatures(key, shrinkage, selection, f16, f8, f4)
+        seen = None if self.refine is None else self.refine.look(normalised)
+        return FrameFeatures(key, shrinkage, selection, f16, f8, f4, seen)
 
     def decode(
         self,
@@ -269,9 +280,12 @@ class XMem(VOSModel):
     ) -> Decoded:
         """See VOSModel.decode."""
         readout = memory.read(Query(features.key, features.selection))
-        logits, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
+        logits, finest, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
         coarse = aggregate_logits(torch.sigmoid(logits.float()))
         logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
+        if self.refine is not None:
+            assert features.seen is not None
+            logits = logits + self.refine(features.seen, finest)
         aggregated = aggregate_logits(torch.sigmoid(logits))
         return Decoded(torch.softmax(aggregated, 1), aggregated, sensory, coarse=coarse)
 
