@@ -119,6 +119,28 @@ def test_train_when_paused_then_it_stops_before_its_budget(pool: PicturePool, tm
     assert last["step"] == step and 0 <= last["validation_overlap"] <= 1
 
 
+def test_train_when_resumed_then_what_it_started_from_may_be_gone(pool: PicturePool, tmp_path: Path) -> None:
+    first = train(RECIPE, Composer(pool), tmp_path / "first", Budget(steps=1))
+    started = replace(RECIPE, start=str(first))
+    train(started, Composer(pool), tmp_path / "run", Budget(steps=1))
+    first.unlink()
+    path = train(started, Composer(pool), tmp_path / "run", Budget(steps=2), resume=True)
+    assert load_checkpoint(path)["step"] == 2
+
+
+def test_train_when_there_is_no_time_then_a_checkpoint_is_left_all_the_same(
+    pool: PicturePool, tmp_path: Path
+) -> None:
+    assert load_checkpoint(train(RECIPE, Composer(pool), tmp_path, Budget(minutes=0)))["step"] == 0
+
+
+def test_stop_when_ctrl_c_comes_twice_then_it_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), loop._stopping() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_restore_when_the_checkpoint_is_of_an_earlier_loop_then_it_goes_on(pool: PicturePool) -> None:
     run = Run(RECIPE, Composer(pool))
     run.advance(0.5)

@@ -147,12 +147,11 @@ def clip_losses(
     loss = entropy + knobs.dice * dice
     if knobs.boundary:
         loss = loss + knobs.boundary * torch.stack(boundaries).mean()
-    there = present.float().expand(len(overlaps), -1, -1)
     return {
         "loss": loss,
         "cross_entropy": entropy,
         "dice": dice,
         **({"boundary": torch.stack(boundaries).mean()} if knobs.boundary else {}),
-        "overlap": (torch.stack(overlaps) * there).sum() / there.sum().clamp_min(1),
+        "overlap": (torch.stack(overlaps) * present).sum() / (len(overlaps) * objects),
         "present": present.float().mean(),
     }

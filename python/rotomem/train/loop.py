@@ -82,7 +82,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def rate(self, progress: float) -> float:
-        """The learning rate; a parameter group with a `scale` has it times that."""
+        """The learning rate; a parameter group with a `scale` has it times that, above its `floor`."""
 
     @abstractmethod
     def prepare(self, model: nn.Module, progress: float) -> None:
@@ -128,15 +128,20 @@ class Step:
 
 
 class Run:
-    """A training in progress: model, optimiser, average, counters."""
+    """A training in progress: model, optimiser, average, counters.
 
-    def __init__(self, recipe: Recipe, source: Any, device: str | torch.device = "cpu") -> None:
+    begins   the recipe's `start` is loaded; not where `restore` follows
+    """
+
+    def __init__(
+        self, recipe: Recipe, source: Any, device: str | torch.device = "cpu", *, begins: bool = True
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.device, self.share = recipe, source, torch.device(device), share()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # sizes stay the same for thousands of steps
         model = recipe.build()
-        if recipe.start is not None:
+        if begins and recipe.start is not None:
             load_start(model, recipe.start)
         if self.share.world > 1 and self.device.type == "cuda":
             model = cast(VOSModel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
@@ -210,7 +215,8 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         rate = recipe.rate(progress)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group.get("scale", 1.0)
+            floor = group.get("floor", 0.0)
+            group["lr"] = floor + (rate - floor) * group.get("scale", 1.0)
         step_if_finite(self.optimiser, norm, statistics)
         self.average.update(self.model, self.step)
         self.step += 1
@@ -291,12 +297,15 @@ def step_if_finite(optimiser: torch.optim.Optimizer, norm: Tensor, statistics: l
 
 
 class _Stop:
-    """Set by SIGTERM and SIGINT: the step under way is finished, a checkpoint written."""
+    """Set by SIGTERM and SIGINT: the step under way is finished, a checkpoint written. Who presses Ctrl-C again does
+    not want to wait for that."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = True
 
 
@@ -341,8 +350,9 @@ def train(
         raise UsageError("the folder holds a run already", path=out, remedy="--resume it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     with joined(device) as own, _stopping() as stop:
-        run = Run(recipe, source, own)
-        if path.exists():
+        resumes = path.exists()
+        run = Run(recipe, source, own, begins=not resumes)
+        if resumes:
             run.restore(load_checkpoint(path))
         journal = _Journal(run, out, report)
         journal.forget_after(run.step)
@@ -390,7 +400,7 @@ class _Journal:
         if self.run.recipe.validation:
             facts = {"step": self.run.step, "elapsed_s": round(self.run.elapsed_s, 2)}
             self._write([{**facts, **self.run.validate()}])
-        if self.writes and self.path.exists():
+        if self.writes and self.run.step:
             draw_log(self.path, self.out / "plot.png")
 
     def _write(self, entries: list[dict[str, float]]) -> None:
