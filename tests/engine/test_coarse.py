@@ -14,7 +14,7 @@ from rotomem.models.interface import Decoded
 from .toy import MODELS, labels, picture
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "aost"])  # that one enlarges what is coarse
 def test_coarse_when_one_object_then_enlarged_it_is_the_delivered_probability(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -425,7 +425,7 @@ def test_merge_when_a_drawn_object_covers_another_then_it_hides_it() -> None:
 
 @pytest.mark.parametrize(
     "declared",
-    (dict(slots=6), dict(heads=8), dict(values="identity"), dict(feedback="labels"), dict(objects_per_pass=10)),
+    (dict(slots=6), dict(heads=8)),
 )
 def test_session_when_a_plan_declares_what_no_bank_keeps_then_it_is_refused(declared: dict[str, object]) -> None:
     model = tiny_model()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from rotomem.models.aot import AOT, AOTConfig
 from rotomem.models.interface import VOSModel
 from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.models.stm import STM, STMConfig
@@ -79,4 +83,41 @@ def tiny_stm(seed: int = 0) -> STM:
     return model
 
 
-MODELS: dict[str, Callable[[], VOSModel]] = {"xmem": tiny_model, "stcn": tiny_stcn, "stm": tiny_stm}
+class TinyEncoder(nn.Module):
+    """Maps of MobileNetV2's widths at 1/4, 1/8, 1/16 and again 1/16, from five convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in ((3, 8), (8, 24), (24, 32), (32, 96)))
+        self.last = nn.Conv2d(96, 1280, 1)
+        for conv in (*self.stages, self.last):  # so that norms later on have more than rounding errors to enlarge
+            nn.init.kaiming_normal_(conv.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        for stage in self.stages:
+            x = torch.relu(stage(x))
+            maps.append(x)
+        return *maps[1:], self.last(x)
+
+
+def tiny_aot(seed: int = 0, **settings: Any) -> AOT:
+    """An AOST of two layers with a quick encoder, and few objects in a pass, so that there soon are several."""
+    config = AOTConfig(
+        layers=2, gated=True, scalable=True, width=32, heads=4, hidden=32, identities=3, objects_per_pass=2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AOT(replace(config, **settings)).eval()
+        model.encoder = TinyEncoder()
+    with torch.no_grad():
+        model.decoder.conv_out.weight.mul_(20)
+    return model
+
+
+MODELS: dict[str, Callable[[], VOSModel]] = {
+    "xmem": tiny_model,
+    "stcn": tiny_stcn,
+    "stm": tiny_stm,
+    "aost": tiny_aot,
+}

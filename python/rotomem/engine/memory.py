@@ -1,10 +1,11 @@
-"""Working, long-term and permanent memory of one shot behind one MemoryBank (XMem, sections 3.2 and 3.3).
+"""Working, long-term, permanent and short-term memory of one shot behind one MemoryBank (XMem, sections 3.2 and 3.3).
 
 All elements of a layer lie in one pool, each marked with the store it belongs to. Keys, shrinkage, selection and
 usage are shared by all objects; values are per object. Objects that appeared on the same frame form a bucket:
 they have seen the same elements, so one `valid` row per bucket says which elements of the pool they may read.
 Nothing is ever matched by position from the end, so a late object's values stay with their keys whatever is
-consolidated or forgotten around them. Where keys depend on the mask (STM) they lie in the bucket, beside the values.
+consolidated or forgotten around them. Where keys depend on the mask (STM, AOT) they lie in the bucket, beside the
+values. A model with identities (AOT) has a row for every pass of objects where others have one for every object.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rotomem.engine.options import MemorySettings
-from rotomem.errors import EmptyMemoryError, UsageError
+from rotomem.errors import EmptyMemoryError, MemoryStateError, UsageError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
 from rotomem.ops.readout import read_memory
 
@@ -35,7 +37,7 @@ class Store(IntEnum):
 
 @dataclass
 class Bucket:
-    """Objects that appeared on the same frame.
+    """Objects that appeared on the same frame; for a model with identities, passes that did.
 
     value    [O, capacity, CV] float32; rows of elements they have not seen are never read
     valid    [capacity] bool, elements they have seen
@@ -199,10 +201,7 @@ class MemoryBank:
     def __init__(self, plan: MemoryPlan, settings: MemorySettings, device: torch.device) -> None:
         unkept = {
             "slots": plan.slots is not None,
-            "heads": plan.heads != 1,
-            'values="identity"': plan.values != "object",
-            'feedback="labels"': plan.feedback != "probabilities",
-            "objects_per_pass": plan.objects_per_pass is not None,
+            "heads without keys_per_object": plan.heads != 1 and not plan.keys_per_object,
         }
         if declared := [name for name, is_so in unkept.items() if is_so]:
             raise UsageError(
@@ -212,6 +211,7 @@ class MemoryBank:
         self.plan = plan
         self.settings = settings
         self.layers = [Pool(plan, device) for _ in range(plan.layers)]
+        self._latest: list[MemoryElements | None] = [None] * plan.layers
 
     @property
     def size(self) -> int:
@@ -225,25 +225,45 @@ class MemoryBank:
         for pool in self.layers:
             tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid, b.key))]
             total += sum(t.numel() * t.element_size() for t in tensors)
+        total += sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
         return total
 
     def add_objects(self, count: int) -> None:
-        """Rows for `count` objects that appear now."""
+        """Rows for `count` objects (of a model with identities: passes) that appear now."""
         for pool in self.layers:
             pool.add_bucket(count)
 
     def remove_object(self, row: int) -> None:
         """Forget the object in a row; later rows close up."""
-        for pool in self.layers:
+        for layer, pool in enumerate(self.layers):
             pool.remove_row(row)
+            latest = self._latest[layer]
+            if latest is not None:
+                key, value = (torch.cat([t[:row], t[row + 1 :]]) for t in (latest.key, latest.value))
+                self._latest[layer] = MemoryElements(key, value)
 
-    def memorise(self, elements: tuple[MemoryElements, ...], *, store: Store, step: int) -> None:
+    def latest(self, layer: int) -> MemoryElements:
+        """What the previous frame left. Raises EmptyMemoryError before the first mask."""
+        if not self.plan.short_term:
+            raise MemoryStateError("no latest frame is kept", remedy="declare short_term in the model's plan")
+        latest = self._latest[layer]
+        if latest is None:
+            raise EmptyMemoryError("memory was read before the first mask", remedy="step a frame with a mask first")
+        return latest
+
+    def memorise(self, elements: tuple[MemoryElements, ...], *, store: Store | None, step: int) -> None:
         """Keep what one frame leaves; a frame that was kept as the latest only gives way to it.
 
-        elements   one a layer, batch 1, values (and keys, where these are per object) of all objects in row order
-        store      PERMANENT where the artist drew the frame, WORKING for a memory frame, else LATEST
+        elements   one for each of the first layers, batch 1, values (and keys, where these are per object) of all
+                   objects in row order; of a model with identities the batch is its rows
+        store      PERMANENT where the artist drew the frame, WORKING for a memory frame, LATEST where it gives way to
+                   the next one; None: for `latest` alone
         """
-        for pool, e in zip(self.layers, elements, strict=True):
+        for layer, (pool, e) in enumerate(zip(self.layers, elements, strict=False)):
+            if self.plan.short_term:
+                self._latest[layer] = e
+            if store is None:
+                continue
             latest = pool.of(Store.LATEST)
             if bool(latest.any()):
                 pool.keep(~latest)
@@ -251,10 +271,13 @@ class MemoryBank:
                 # All at once: growing later would hold the old memory beside the new.
                 frames = 1 + self.settings.max_working_frames + self.settings.include_last
                 pool.reserve(frames * e.key.shape[-2] * e.key.shape[-1] + self.settings.max_long_term)
-            values = e.value[0].flatten(2).transpose(1, 2)  # [O, n, CV]
+            identities = self.plan.objects_per_pass is not None
+            values = (e.value[:, 0] if identities else e.value[0]).flatten(2).transpose(1, 2)  # [O, n, CV]
             counts = [b.objects for b in pool.buckets]
             rows = torch.split(values, counts)
-            own = e.key[0].flatten(2).transpose(1, 2) if self.plan.keys_per_object else None  # [O, n, CK]
+            own = None
+            if self.plan.keys_per_object:
+                own = (e.key if identities else e.key[0]).flatten(2).transpose(1, 2)  # [O, n, CK]
             pool.append(
                 values.new_zeros(values.shape[1], 0) if own is not None else _columns(e.key),
                 None if e.shrinkage is None else _columns(e.shrinkage)[:, 0],
@@ -269,6 +292,8 @@ class MemoryBank:
     def read(self, query: Query, *, layer: int = 0) -> Tensor:
         """Readout [1, O, CV, y, x] for every object; usage is counted on the way (section 3.3).
 
+        Of a model with identities the readout is [B, 1, CV, y, x], its batch being the passes; the query has batch B,
+        or 1 where all passes ask the same.
         Usage is what the oldest objects attend to: they alone have seen every element.
         Raises EmptyMemoryError before the first mask.
         """
@@ -277,7 +302,8 @@ class MemoryBank:
             raise EmptyMemoryError("memory was read before the first mask", remedy="step a frame with a mask first")
         y, x = query.key.shape[-2:]
         if self.plan.keys_per_object:
-            return self._read_own(pool, query.key.flatten(2)).view(1, -1, self.plan.value_dim, y, x)
+            readout = self._read_own(pool, query.key.flatten(2)).unflatten(2, (y, x))
+            return readout[None] if self.plan.objects_per_pass is None else readout[:, None]
         key, shrinkage = pool["key"].T[None], pool["shrinkage"][None]
         anisotropic = self.plan.similarity == "anisotropic_l2"
         selection = query.selection.flatten(2) if query.selection is not None else None
@@ -304,20 +330,38 @@ class MemoryBank:
         return readout.view(1, -1, self.plan.value_dim, y, x)
 
     def _read_own(self, pool: Pool, query: Tensor) -> Tensor:
-        """Readout [O, 1, CV, P] where every object has keys of its own: one affinity an object (STM, eq. 1)."""
+        """Readout [O, CV, P] where every object has keys of its own: one affinity an object (STM, eq. 1) and head.
+
+        query   [1, CK, P], or [O, CK, P] where objects ask differently
+        """
         parts = []
+        row = 0
         for bucket in pool.buckets:
-            valid = bucket.valid[: pool.size]
-            result = read_memory(
-                bucket.key[:, : pool.size].transpose(1, 2),
-                query.expand(bucket.objects, -1, -1),
-                bucket.value[:, None, : pool.size].transpose(2, 3),
-                top_k=self.settings.top_k,
-                similarity=self.plan.similarity,
-                valid=None if bool(valid.all()) else valid.expand(bucket.objects, -1),
-            )
-            parts.append(result.readout)
-        return torch.cat(parts)
+            rows = slice(row, row + bucket.objects)
+            row += bucket.objects
+            asked = query[rows] if query.shape[0] > 1 else query.expand(bucket.objects, -1, -1)
+            key, value, valid = (t[..., : pool.size, :] for t in (bucket.key, bucket.value, bucket.valid[:, None]))
+            if not bool(valid.all()):
+                key, value = key[:, valid[:, 0]], value[:, valid[:, 0]]
+            key, value, asked = (self._by_head(t) for t in (key, value, asked.transpose(1, 2)))
+            if self.settings.top_k is None and self.plan.heads > 1:
+                # Narrow heads: torch's own attention is 3.5 times as fast as a kernel made for wide values.
+                read = F.scaled_dot_product_attention(asked, key, value).transpose(2, 3)
+            else:
+                result = read_memory(
+                    key.flatten(0, 1).transpose(1, 2),
+                    asked.flatten(0, 1).transpose(1, 2),
+                    value.flatten(0, 1).transpose(1, 2)[:, None],
+                    top_k=self.settings.top_k,
+                    similarity=self.plan.similarity,
+                )
+                read = result.readout.unflatten(0, (bucket.objects, -1))[:, :, 0]
+            parts.append(read.flatten(1, 2))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _by_head(self, rows: Tensor) -> Tensor:
+        """[O, n, C] as [O, heads, n, C/heads]."""
+        return rows.unflatten(2, (self.plan.heads, -1)).transpose(1, 2)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ _EXPECTED = {
 class MemorySettings:
     """Sizes of the memories; the defaults are XMem's (section 4, "Implementation details").
 
-    mem_every            frames between two memory frames, >= 1
+    mem_every            frames between two memory frames, >= 1; None: only frames with a mask are memory frames
     top_k                elements a query attends to; None is a full softmax
     min_working_frames   frames that stay in working memory when it is consolidated, the first one counted
     max_working_frames   frames at which working memory is consolidated, the first one counted
@@ -56,7 +56,7 @@ class MemorySettings:
     include_last         the previous frame is in memory even where it is no memory frame
     """
 
-    mem_every: int = 5
+    mem_every: int | None = 5
     top_k: int | None = 30
     min_working_frames: int = 5
     max_working_frames: int = 10
@@ -75,7 +75,8 @@ class MemorySettings:
             if value < least:
                 raise UsageError(f"{name} is {value}", remedy=f"give {least} or more")
 
-        at_least("mem_every", 1)
+        if self.mem_every is not None:
+            at_least("mem_every", 1)
         at_least("min_working_frames", 1)
         at_least("max_working_frames", 2)
         at_least("prototypes", 1)
@@ -111,6 +112,7 @@ class TrackOptions:
         device, dtype  as `load_model` has them; not looked at where a model is given
         size           shorter side of the network picture in square pixels; None: the plate's own size
         rim            pixels of replicated border around the network picture, for objects cut by the frame
+        model_depth    layers that run, of a model that has a choice (AOST); None: all
     Session            as `Session` has them
     Mattes             as `MatteSettings` has them
     Existing files     resume: keep what is whole and made with the same settings from the same plate files;
@@ -134,7 +136,8 @@ class TrackOptions:
     dtype: str = "auto"
     size: int | None = DEFAULT_SIZE
     rim: int = 0
-    mem_every: int = MemorySettings.mem_every
+    model_depth: int | None = None
+    mem_every: int | str | None = MODEL
     top_k: int | str | None = MODEL
     min_working_frames: int = MemorySettings.min_working_frames
     max_working_frames: int = MemorySettings.max_working_frames
@@ -158,7 +161,7 @@ class TrackOptions:
                 _check_model(value)
             else:
                 object.__setattr__(self, field.name, _fitting(field.name, value, str(field.type).split(" | ")))
-        for name in ("top_k", "long_term", "include_last"):
+        for name in ("mem_every", "top_k", "long_term", "include_last"):
             own_or(name, getattr(self, name), None)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
@@ -166,7 +169,7 @@ class TrackOptions:
     def session(self) -> dict[str, Any]:
         """Keyword arguments of `Session`, size excepted."""
         names = (*(field.name for field in fields(MemorySettings)), "deep_update_every")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "depth": self.model_depth}
 
     def mattes(self) -> MatteSettings:
         """How mattes are written."""

@@ -19,6 +19,7 @@ from rotomem.engine.objects import ObjectRows
 from rotomem.engine.options import DEFAULT_SIZE, MODEL, MemorySettings, TrackOptions, own_or
 from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
 from rotomem.models.interface import Decoded, MemoryElements, Query, VOSModel
+from rotomem.models.layers.aggregate import join_passes
 from rotomem.types import ObjectId
 
 
@@ -31,7 +32,7 @@ class Session:
     machine with one number of threads (memory reads: with any number).
 
     model                from `load_model` or `build_model`
-    mem_every            frames between two memory frames
+    mem_every            frames between two memory frames; None: only those with a mask; "model": as it declares
     top_k                elements a position attends to; None is a full softmax; "model": what the model declares
     min_working_frames, max_working_frames   working memory shrinks to the first number on reaching the second
     prototypes           long-term elements made each time
@@ -41,6 +42,7 @@ class Session:
                          with the shot. "model": as published, True where the model consolidates
     include_last         the previous frame is in memory even where it is no memory frame; "model": as it declares
     deep_update_every    frames between deep updates of the sensory memory; negative: on every memory frame
+    depth                layers that run, of a model that has a choice (AOST); None: all
     size                 shorter side of the picture the network sees; None or a size above the picture's own
                          leaves it as it is
 
@@ -51,7 +53,7 @@ class Session:
         self,
         model: VOSModel,
         *,
-        mem_every: int = MemorySettings.mem_every,
+        mem_every: int | str | None = MODEL,
         top_k: int | str | None = MODEL,
         min_working_frames: int = MemorySettings.min_working_frames,
         max_working_frames: int = MemorySettings.max_working_frames,
@@ -60,13 +62,14 @@ class Session:
         long_term: bool | str = MODEL,
         include_last: bool | str = MODEL,
         deep_update_every: int = TrackOptions.deep_update_every,
+        depth: int | None = None,
         size: int | None = DEFAULT_SIZE,
     ) -> None:
         if size is not None and not (isinstance(size, int) and size >= model.plan.stride):
             raise UsageError(f"size is {size!r}", remedy=f"give a whole number from {model.plan.stride}, or None")
         self.model = model.eval()
         self.settings = MemorySettings(
-            mem_every=mem_every,
+            mem_every=own_or("mem_every", mem_every, model.plan.memory_every),
             top_k=own_or("top_k", top_k, model.plan.top_k),
             min_working_frames=min_working_frames,
             max_working_frames=max_working_frames,
@@ -77,11 +80,14 @@ class Session:
         )
         self.size = size
         self.deep_update_every = deep_update_every
+        self._depth = model.depths[-1] if model.depths else None
+        if depth is not None:
+            self.depth = depth
         self.timings: dict[str, float] = {}
         """Seconds spent so far in encode_frame, memory_read, decode, encode_mask and memorise."""
         self._device = next(model.parameters()).device
         self.memory = MemoryBank(model.plan, self.settings, self._device)
-        self._rows = ObjectRows()
+        self._rows = ObjectRows(model.plan.objects_per_pass or 1)
         self._sensory: Tensor | None = None
         self._shape: tuple[int, int] | None = None
         self._step = -1
@@ -93,6 +99,22 @@ class Session:
     def objects(self) -> tuple[ObjectId, ...]:
         """Ids of the objects known by now, in order of first appearance: the rows of what `step` returns."""
         return self._rows.ids
+
+    @property
+    def depth(self) -> int | None:
+        """Layers that run; may be set between any two steps. None where the model has no layers to choose from.
+
+        Layers that do not run remember nothing meanwhile, but frames with a mask. Raises UsageError for a depth the
+        model cannot run at.
+        """
+        return self._depth
+
+    @depth.setter
+    def depth(self, depth: int) -> None:
+        if depth not in self.model.depths:
+            able = ", ".join(map(str, self.model.depths)) or "none but its own"
+            raise UsageError(f"depth is {depth!r}", remedy=f"this model runs at depth {able}")
+        self._depth = depth
 
     @torch.inference_mode()
     def step(
@@ -131,29 +153,35 @@ class Session:
         self._shape = (height, width)
         self._step += 1
         self._ended = last
-        known = len(self._rows)
-        new = self._rows.add(ids)
+        known, held = len(self._rows), self._rows.passes
+        self._rows.add(ids)
 
-        is_memory = (given is not None or self._step - self._last_memory >= self.settings.mem_every) and not last
+        every = self.settings.mem_every
+        is_due = every is not None and self._step - self._last_memory >= every
+        is_memory = (given is not None or is_due) and not last
         every_memory = self.deep_update_every < 0
         deep_due = is_memory if every_memory else self._step - self._last_deep >= self.deep_update_every
         is_deep = deep_due and not last
         # With deep updates on every memory frame these replace the decoder's update there, as published.
         update_sensory = not last and not (every_memory and is_deep)
 
+        if self._depth is not None:
+            self.model.depth = self._depth
         with self._precision():
             with self._timed("encode_frame"):
                 features = self.model.encode_frame(picture)
             seen = None
             if known and not set(self._rows.ids) <= set(ids):
                 seen = self._segment(features, update_sensory)
-            probabilities = self._merge(None if seen is None else seen.probabilities, given, ids, known)
-            if new:
-                self.memory.add_objects(len(new))
-                self._grow_sensory(len(new), probabilities)
-            if is_memory or (self.settings.include_last and not last):
+            segmented = None if seen is None else self._probabilities(seen, held, known, height, width)
+            probabilities = self._merge(segmented, given, ids, known)
+            if opened := self._rows.passes - held:
+                self.memory.add_objects(opened)
+                self._grow_sensory(opened, probabilities)
+            plan = self.model.plan
+            if is_memory or ((self.settings.include_last or plan.short_term) and not last):
                 is_deep = is_deep and is_memory
-                masks = self._fed_back(probabilities[:, 1:], height, width)
+                masks = self._fed_back(probabilities, height, width)
                 with self._timed("encode_mask"):
                     memorised = self.model.encode_mask(
                         picture,
@@ -164,7 +192,9 @@ class Session:
                         drawn=given is not None,
                         deep_update=is_deep,
                     )
-                store = Store.PERMANENT if given is not None else Store.WORKING if is_memory else Store.LATEST
+                store = Store.LATEST if self.settings.include_last else None
+                if is_memory:
+                    store = Store.WORKING if given is None else Store.PERMANENT
                 with self._timed("memorise"):
                     self.memory.memorise(memorised.elements, store=store, step=self._step)
                     consolidate_if_full(self.memory)
@@ -174,16 +204,22 @@ class Session:
                     self._sensory = memorised.sensory
                     self._last_deep = self._step
 
-        result = self.model.framing.restore(probabilities, *self._network_size(height, width))
-        return from_network(result[0], height, width).cpu().numpy()
+        if not self._labels:
+            probabilities = self.model.framing.restore(probabilities, *self._network_size(height, width))
+        return from_network(probabilities[0], height, width).cpu().numpy()
 
     @torch.inference_mode()
     def remove(self, object_id: ObjectId) -> None:
         """Forget an object: its row, its values, its sensory memory. Other objects are not touched.
 
+        Values that hold several objects (AOT) stay as long as one of them does; what they show of the object that
+        went belongs to nobody.
+
         Raises MemoryStateError for an unknown id.
         """
         row = self._rows.remove(object_id)
+        if row is None:
+            return
         self.memory.remove_object(row)
         if self._sensory is not None:
             self._sensory = torch.cat([self._sensory[:, :row], self._sensory[:, row + 1 :]], 1)
@@ -198,6 +234,28 @@ class Session:
             self._sensory = decoded.sensory
         return decoded
 
+    @property
+    def _labels(self) -> bool:
+        """Whether masks are merged and fed back as labels, at the picture's raster; else framed, at the network's."""
+        return self.model.plan.feedback == "labels"
+
+    def _probabilities(self, seen: Decoded, held: int, known: int, height: int, width: int) -> Tensor:
+        """What the network says of the `known` objects [1, O+1, h, w], background first.
+
+        held   passes that memory knows; objects that come on this very frame are not in what it says
+        """
+        if not self._labels:
+            return seen.probabilities
+        logits = self.model.framing.restore(seen.logits, *self._network_size(height, width))
+        if self.model.plan.objects_per_pass is None:
+            return logits.softmax(1)
+        passes, order = [], [0]
+        for number in range(held):
+            members = [(row, identity) for row, identity in self._rows.members(number) if row < known]
+            passes.append(logits[number : number + 1, [0, *(1 + identity for _, identity in members)]])
+            order.extend(1 + row for row, _ in members)
+        return join_passes(passes)[:, np.argsort(order).tolist()]
+
     def _merge(self, segmented: Tensor | None, given: Tensor | None, ids: Sequence[ObjectId], known: int) -> Tensor:
         """What holds on this frame [1, O+1, h, w]: the mask for the objects it speaks for, the network for others."""
         if given is None:
@@ -211,12 +269,23 @@ class Session:
             masks[:, self._rows.row(object_id)] = given[:, i]
         return self.model.aggregate(masks)
 
-    def _fed_back(self, masks: Tensor, height: int, width: int) -> Tensor:
-        """Masks [1, O, h, w] as they are memorised."""
-        if not self.model.plan.clear_padding:
+    def _fed_back(self, probabilities: Tensor, height: int, width: int) -> Tensor:
+        """Masks as they are memorised: [1, O, h, w], or [passes, identities, h, w] of a model that has these."""
+        framing, plan = self.model.framing, self.model.plan
+        masks = probabilities[:, 1:]
+        if self._labels:
+            best = probabilities.argmax(1, keepdim=True)
+            rows = torch.arange(1, probabilities.shape[1], device=best.device)
+            masks = framing.mask((best == rows[:, None, None]).float())
+        elif plan.clear_padding:
+            masks = framing.mask(framing.restore(masks, *self._network_size(height, width)))
+        if plan.objects_per_pass is None:
             return masks
-        framing, size = self.model.framing, self._network_size(height, width)
-        return framing.mask(framing.restore(masks, *size))
+        apart = masks.new_zeros(self._rows.passes, plan.objects_per_pass, *masks.shape[-2:])
+        for number in range(self._rows.passes):
+            for row, identity in self._rows.members(number):
+                apart[number, identity] = masks[0, row]
+        return apart
 
     def _grow_sensory(self, new: int, like: Tensor) -> None:
         stride = self.model.plan.stride
@@ -261,7 +330,10 @@ class Session:
         height: int,
         width: int,
     ) -> tuple[Tensor | None, tuple[ObjectId, ...]]:
-        """The mask as framed coverage [1, O, h, w], and the ids of its rows; checked before anything changes."""
+        """The mask as coverage [1, O, h, w], and the ids of its rows; checked before anything changes.
+
+        Framed, but where masks are merged at the picture's raster.
+        """
         if mask is None:
             if objects is not None:
                 raise UsageError("objects without a mask", remedy="give the mask that speaks for them")
@@ -307,7 +379,8 @@ class Session:
                 remedy="give the returning object a new id, or start a new session",
             )
         network = to_network(coverage.to(self._device).permute(1, 2, 0), *self._network_size(height, width))
-        return self.model.framing.mask(network.permute(2, 0, 1)[None]), ids
+        masks = network.permute(2, 0, 1)[None]
+        return masks if self._labels else self.model.framing.mask(masks), ids
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -350,4 +423,4 @@ class _TimedReader:
         return readout
 
     def latest(self, *, layer: int = 0) -> MemoryElements:
-        raise MemoryStateError("this session keeps no latest frame", remedy="use a model that does not ask for it")
+        return self._bank.latest(layer)

@@ -215,7 +215,7 @@ class ShotRun:
         h, w = self.geometry.network_size
         report.network_size = [w, h]
         # Settings that contradict each other fail here; what is left to the model is decided.
-        self._memory = Session(self.model, size=None, **options.session()).settings
+        self._decided = self._session()
 
         self.writer = MatteWriter(
             out,
@@ -273,6 +273,9 @@ class ShotRun:
         """What a matte's pixels depend on. A file made otherwise is redone by resume; the device is not in it."""
         options, info = self.options, self.info
         h, w = self.geometry.network_size
+        session = {**options.session(), **asdict(self._decided.settings), "depth": self._decided.depth}
+        if len(self.model.depths) < 2:
+            del session["depth"]
         told = {
             "version": rotomem.__version__,
             "model": self.model.name,
@@ -281,7 +284,7 @@ class ShotRun:
             # Not as it was spelled: a folder and a pattern may mean the same files, `_source_hashes` knows which.
             "plate": info.stem + Path(info.first_file).suffix,
             "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
-            "session": " ".join(f"{k}={v}" for k, v in {**options.session(), **asdict(self._memory)}.items()),
+            "session": " ".join(f"{k}={v}" for k, v in session.items()),
             "keys": "; ".join(f"{f} {','.join(names)}" for f, names in self.report.keys.items()),
             "keys_hash": self.keys.digest(),
         }
@@ -374,6 +377,9 @@ class ShotRun:
                 return False
         return self._pass(self._steps(tail, keys, kept), "", None)
 
+    def _session(self) -> Session:
+        return Session(self.model, size=None, **self.options.session())
+
     @staticmethod
     def _steps(frames: Sequence[int], keys: Mapping[int, KeyMask], kept: frozenset[int]) -> list[_Step]:
         """The frames of a pass up to the last one that wants writing; none where none does."""
@@ -387,7 +393,7 @@ class ShotRun:
         """One direction. `keys` are the key frames its mattes are made from; "" is all those up to each frame."""
         if not steps:
             return True
-        session = Session(self.model, size=None, **self.options.session())
+        session = self._session()
         behind = WriteBehind(self._deliver, depth=_WRITE_DEPTH)
         complete = True
         absent: frozenset[ObjectId] = frozenset()

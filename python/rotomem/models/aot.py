@@ -2,27 +2,26 @@
 (Yang, Wei, Yang: "Associating Objects with Transformers for Video Object Segmentation", 2021, and its scalable
 successor), in the published checkpoints' parameter names.
 
-The network keeps nothing: `LayerMemory` holds what each of its blocks remembers, and goes in and comes out.
-
-    features = model.encode_frame(image)
-    memory   = model.remember_reference(features, labels)          # a frame whose labels are known
-    logits, seen = model.segment(features, memory, objects=2)      # another frame
-    memory   = model.remember(seen, labels, memory, long_term=True)
+A batch is the passes over one frame: each holds up to `identities` objects of its own, and shares the features. Every
+LSTT block has a memory of its own. The published AOST inference leaves unused identities in the race, so that
+pixels can go to objects that do not exist; here the engine takes the logits of those that do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rotomem.errors import ShapeError, UsageError
+from rotomem.errors import ShapeError
+from rotomem.models.interface import Decoded, Memorised, MemoryElements, MemoryPlan, MemoryReader, Query, VOSModel
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, ResizeToGrid
-from rotomem.models.layers.lstt import LSTTBlock, MemoryLookup, Tokens, sine_positions
+from rotomem.models.layers.lstt import LSTTBlock, MemoryLookup, Tokens, attend, sine_positions
 from rotomem.models.layers.mobilenet import MobileNetV2
 from rotomem.models.layers.norm import as_map, as_tokens, freeze_norms
 from rotomem.models.layers.resnet import Bottleneck, make_stage
@@ -33,7 +32,7 @@ Encoder = Literal["mobilenetv2", "resnet50", "resnet101", "swin_base"]
 
 @dataclass(frozen=True)
 class AOTConfig:
-    """Which member of the family; `from_state_dict` reads all of it from published keys but the memory schedule.
+    """Which member of the family; `from_state_dict` reads it from published keys.
 
     layers          LSTT blocks; of AOST, the most that can run
     gated           the block of AOTv2 and AOST (see LSTTBlock), with a norm on the identity embedding
@@ -41,6 +40,7 @@ class AOTConfig:
     shared          one block's weights serve all layers
     intermediate    the decoder sees the frame and every layer's output; else the last layer's alone
     memory_every    frames between two that long-term memory keeps; None: only frames with a given mask
+    objects_per_pass   most objects given to one pass; None: as many as there are identities
     """
 
     encoder: Encoder = "mobilenetv2"
@@ -54,10 +54,15 @@ class AOTConfig:
     heads: int = 8
     hidden: int = 1024
     identities: int = 10
+    objects_per_pass: int | None = None
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], *, memory_every: int | None = 5) -> AOTConfig:
-        """Raises KeyError naming the first key that tells and is not there."""
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> AOTConfig:
+        """Raises KeyError naming the first key that tells and is not there.
+
+        As published, models of one and two layers (T, S) keep given frames only, those of three (L) every fifth one
+        too. B, which keeps given frames only, cannot be told from L: say memory_every=None for it.
+        """
         encoder: Encoder
         if "encoder.features.0.0.weight" in state:
             encoder = "mobilenetv2"
@@ -81,7 +86,7 @@ class AOTConfig:
             scalable=scalable,
             shared=shared,
             intermediate=entrance.shape[1] != bank.shape[0],
-            memory_every=memory_every,
+            memory_every=5 if scalable or layers > 2 else None,
             width=bank.shape[0],
             heads=state[f"{first}short_term_attn.relative_emb_v"].shape[0],
             hidden=state[f"{first}linear1.weight"].shape[0],
@@ -150,46 +155,6 @@ class Seen:
 
     outputs: tuple[Tensor, ...]
     own: tuple[Tokens, ...]
-
-
-@dataclass(frozen=True)
-class LayerMemory:
-    """What the blocks remember, layer by layer; immutable, so a step back is keeping the old one.
-
-    long        tokens [B, N, C] of each layer's remembered frames, newest first
-    short       tokens [B, y*x, C] of the frame each layer saw last
-    reference   for each layer and frame in `long`, whether its labels were given: these are never let go
-    """
-
-    long: tuple[Tokens, ...]
-    short: tuple[Tokens, ...]
-    reference: tuple[tuple[bool, ...], ...] = field(default=())
-
-    @property
-    def frames(self) -> int:
-        """Frames in the first layer's long-term memory."""
-        return len(self.reference[0])
-
-    def bounded(self, most: int) -> LayerMemory:
-        """At most `most` frames in the long-term memory of each layer: reference frames and the newest others.
-
-        Reference frames stay even where there are more of them.
-        """
-        long, reference = [], []
-        for tokens, given, short in zip(self.long, self.reference, self.short, strict=True):
-            spare = max(0, most - sum(given))
-            keep = []
-            for is_reference in given:
-                spare -= not is_reference
-                keep.append(is_reference or spare >= 0)
-            if not all(keep):
-                n = short.key.shape[1]
-                rows = torch.tensor(keep, device=tokens.key.device).repeat_interleave(n)
-                tokens = Tokens(tokens.key[:, rows], tokens.value[:, rows])
-                given = tuple(g for g, k in zip(given, keep, strict=True) if k)
-            long.append(tokens)
-            reference.append(given)
-        return LayerMemory(tuple(long), self.short, tuple(reference))
 
 
 class LSTT(nn.Module):
@@ -267,7 +232,7 @@ class FPN(nn.Module):
         return logits
 
 
-class AOT(nn.Module):
+class AOT(VOSModel):
     """The network of AOT, AOST and AOTv2.
 
     Of a scalable model (AOST) `depth` says how many layers run, and may change between any two frames: layers beyond
@@ -285,25 +250,24 @@ class AOT(nn.Module):
         self.id_norm = nn.LayerNorm(config.width) if config.gated else None
         self.LSTT = LSTT(config)
         self.decoder = FPN(config, widths)
-        self._depth = config.layers
+        self.depths = tuple(range(1, config.layers + 1)) if config.scalable else (config.layers,)
+        self.depth = config.layers
         self.framing = ResizeToGrid(16, offset=1 if config.align_corners else 0)
+        self.plan = MemoryPlan(
+            key_dim=config.width,
+            value_dim=config.width,
+            similarity="dot",
+            top_k=None,
+            layers=config.layers,
+            heads=config.heads,
+            keys_per_object=True,
+            feedback="labels",
+            objects_per_pass=min(config.objects_per_pass or config.identities, config.identities),
+            short_term=True,
+            memory_every=config.memory_every,
+        )
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    @property
-    def depth(self) -> int:
-        """Layers that run."""
-        return self._depth
-
-    @depth.setter
-    def depth(self, depth: int) -> None:
-        """Raises UsageError for a depth that the weights do not allow."""
-        allowed = range(1, self.config.layers + 1) if self.config.scalable else [self.config.layers]
-        if depth not in allowed:
-            raise UsageError(
-                f"depth is {depth}", remedy="this model runs at depth " + ", ".join(str(d) for d in allowed)
-            )
-        self._depth = depth
 
     def encode_frame(self, image: Tensor) -> AOTFeatures:
         """image [B, 3, h, w] 0..1; h and w are 16k+1, or 16k where the encoder is Swin.
@@ -322,124 +286,111 @@ class AOT(nn.Module):
         positions = sine_positions(projected.shape[2], projected.shape[3], self.config.width, like=projected)
         return AOTFeatures(f4, f8, f16, projected, positions)
 
-    def embed_identities(self, labels: Tensor) -> Tensor:
-        """labels [B, h, w] integers, 0 the background, at most `config.identities`; returns tokens [B, y*x, C].
+    def decode(
+        self,
+        features: AOTFeatures,
+        memory: MemoryReader,
+        sensory: Tensor | None,
+        *,
+        update_sensory: bool = True,
+    ) -> Decoded:
+        """See VOSModel.decode; logits [B, identities+1, h/4, w/4], background first."""
+        seen = self.match(features, memory)
+        logits = self.decode_logits(features, seen)
+        return Decoded(logits.softmax(1), logits, state=seen, coarse=logits)
 
-        Raises ShapeError for a label that has no identity.
+    def encode_mask(
+        self,
+        image: Tensor,
+        features: AOTFeatures,
+        masks: Tensor,
+        sensory: Tensor | None,
+        *,
+        seen: Decoded | None = None,
+        drawn: bool = False,
+        deep_update: bool = False,
+    ) -> Memorised:
+        """See VOSModel.encode_mask; masks [B, identities, h, w] are 0 or 1 and do not overlap.
+
+        A frame that was drawn on is matched with itself, by all layers whatever the depth. Of any other what its
+        layers made while decoding is kept, told who is where; layers that did not run leave nothing.
         """
-        if labels.numel() and int(labels.max()) > self.config.identities:
+        identity = self.embed_identities(masks)
+        if drawn or seen is None:
+            kept = self.match_reference(features, identity)[1]
+        else:
+            own = cast(Seen, seen.state).own
+            kept = tuple(self.LSTT.block(layer).remember(tokens, identity) for layer, tokens in enumerate(own))
+        y, x = features.projected.shape[-2:]
+        return Memorised(
+            tuple(MemoryElements(as_map(t.key, y, x).float(), as_map(t.value, y, x).float()[:, None]) for t in kept)
+        )
+
+    def aggregate(self, masks: Tensor) -> Tensor:
+        """See VOSModel.aggregate: coverage as it is, what is left over is background."""
+        masks = masks.float()
+        both = torch.cat([(1 - masks.sum(1, keepdim=True)).clamp(min=0), masks], 1)
+        return both / both.sum(1, keepdim=True)
+
+    def embed_identities(self, masks: Tensor) -> Tensor:
+        """masks [B, I, h, w] of the first I identities as tokens [B, y*x, C]; where none is, there is background.
+
+        Raises ShapeError for more masks than identities.
+        """
+        unused = self.config.identities - masks.shape[1]
+        if unused < 0:
             raise ShapeError(
-                f"a label is {int(labels.max())}, one pass tells {self.config.identities} objects apart",
+                f"masks hold {masks.shape[1]} objects, one pass tells {self.config.identities} apart",
                 remedy="split the objects into several passes",
             )
-        one_hot = F.one_hot(labels.long(), self.config.identities + 1).permute(0, 3, 1, 2)
-        tokens = as_tokens(self.patch_wise_id_bank(one_hot.to(self.patch_wise_id_bank.weight.dtype)))
+        masks = masks.to(self.patch_wise_id_bank.weight.dtype)
+        background = 1 - masks.sum(1, keepdim=True)
+        one_hot = F.pad(torch.cat([background, masks], 1), (0, 0, 0, 0, 0, unused))
+        tokens = as_tokens(self.patch_wise_id_bank(one_hot))
         return tokens if self.id_norm is None else self.id_norm(tokens)
 
-    def match_reference(self, features: AOTFeatures, labels: Tensor) -> tuple[Seen, tuple[Tokens, ...]]:
-        """A frame whose labels [B, h, w] are known, matched with itself: all layers, whatever the depth.
+    def match_reference(self, features: AOTFeatures, identity: Tensor) -> tuple[Seen, tuple[Tokens, ...]]:
+        """A frame whose objects are known, matched with itself by all layers: what they saw, and what they keep.
 
-        returns   what they saw, and a layer's memory of the frame
+        identity   [B, y*x, C] from `embed_identities`
         """
-        identity = self.embed_identities(labels)
-        memory: list[Tokens] = []
+        kept: list[Tokens] = []
 
-        def itself(block: LSTTBlock, own: Tokens) -> tuple[Tokens, Tokens]:
-            memory.append(block.remember(own, identity))
-            return memory[-1], memory[-1]
+        def itself(layer: int, own: Tokens) -> tuple[Tensor, Tokens]:
+            tokens = self.LSTT.block(layer).remember(own, identity)
+            kept.append(tokens)
+            return attend(own.key.expand_as(tokens.key), tokens.key, tokens.value, self.config.heads), tokens
 
-        return self._run(features, itself, self.config.layers), tuple(memory)
+        return self._run(features, itself, self.config.layers), tuple(kept)
 
-    def remember_reference(
-        self, features: AOTFeatures, labels: Tensor, memory: LayerMemory | None = None
-    ) -> LayerMemory:
-        """Memory with a frame whose labels [B, h, w] are given: a first one, a correction, or new objects.
-
-        The labels must speak for every object of the pass, those seen before included.
-        """
-        _, tokens = self.match_reference(features, labels)
-        if memory is None:
-            return LayerMemory(tokens, tokens, ((True,),) * len(tokens))
-        long = tuple(new.joined(old) for new, old in zip(tokens, memory.long, strict=True))
-        return LayerMemory(long, tokens, tuple((True, *given) for given in memory.reference))
-
-    def match(self, features: AOTFeatures, memory: LayerMemory) -> Seen:
+    def match(self, features: AOTFeatures, memory: MemoryReader) -> Seen:
         """A frame matched with what is remembered, by the first `depth` layers."""
-        stored = iter(zip(memory.long, memory.short, strict=True))
-        return self._run(features, lambda block, own: next(stored), self.depth)
+        y, x = features.projected.shape[-2:]
 
-    def _run(self, features: AOTFeatures, memories: MemoryLookup, layers: int) -> Seen:
+        def remembered(layer: int, own: Tokens) -> tuple[Tensor, Tokens]:
+            readout = memory.read(Query(as_map(own.key, y, x).float()), layer=layer)[:, 0]
+            last = memory.latest(layer=layer)
+            tokens = Tokens(as_tokens(last.key), as_tokens(last.value[:, 0]))
+            return as_tokens(readout).to(own.key.dtype), tokens
+
+        return self._run(features, remembered, self.depth)
+
+    def _run(self, features: AOTFeatures, lookup: MemoryLookup, layers: int) -> Seen:
         y, x = features.projected.shape[-2:]
         tokens = as_tokens(features.projected)
         outputs, kept = [], []
         for layer in range(layers):
-            tokens, own = self.LSTT.block(layer)(tokens, features.positions, memories, y, x)
+            tokens, own = self.LSTT.block(layer)(tokens, features.positions, partial(lookup, layer), y, x)
             norm = self.LSTT.norm(layer, self.depth)
             outputs.append(as_map(tokens if norm is None else norm(tokens), y, x))
             kept.append(own)
         return Seen(tuple(outputs), tuple(kept))
 
-    def decode(self, features: AOTFeatures, seen: Seen, *, objects: int) -> Tensor:
-        """Logits [B, identities+1, h/4, w/4], background first; those of identities above `objects` are -1e10.
-
-        The published AOST inference leaves unused identities in the race, so pixels can go to objects that do not
-        exist; here they never do.
-        """
+    def decode_logits(self, features: AOTFeatures, seen: Seen) -> Tensor:
+        """Logits [B, identities+1, h/4, w/4] float32, background first."""
         outputs = seen.outputs[: self.depth]
-        x = torch.cat([features.projected, *outputs], 1) if self.config.intermediate else outputs[-1]
-        logits = self.decoder(x, features, self.depth).float()
-        logits[:, objects + 1 :] = -1e10
-        return logits
-
-    def segment(self, features: AOTFeatures, memory: LayerMemory, *, objects: int) -> tuple[Tensor, Seen]:
-        """`match`, then `decode`: logits [B, identities+1, h/4, w/4], and what `remember` wants back."""
-        seen = self.match(features, memory)
-        return self.decode(features, seen, objects=objects), seen
-
-    def remember(self, seen: Seen, labels: Tensor, memory: LayerMemory, *, long_term: bool) -> LayerMemory:
-        """Memory after a frame that was segmented as labels [B, h, w]: its short-term part, and its long-term one.
-
-        Layers beyond those that ran stay as they are.
-        """
-        identity = self.embed_identities(labels)
-        long, short, reference = list(memory.long), list(memory.short), list(memory.reference)
-        for layer, own in enumerate(seen.own):
-            short[layer] = self.LSTT.block(layer).remember(own, identity)
-            if long_term:
-                long[layer] = short[layer].joined(long[layer])
-                reference[layer] = (False, *reference[layer])
-        return LayerMemory(tuple(long), tuple(short), tuple(reference))
-
-    def resize_logits(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """[B, C, h/4, w/4] to [B, C, height, width], as the published code brings logits to the picture."""
-        size = (height, width)
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.config.align_corners)
-
-
-def split_labels(labels: Tensor, identities: int) -> list[Tensor]:
-    """Labels [B, h, w] of any number of objects as those of each pass: 1..identities, objects of others are 0.
-
-    Pass i speaks for the labels i*identities+1 to (i+1)*identities; there is one pass where there is no object.
-    """
-    most = int(labels.max()) if labels.numel() else 0
-    passes = []
-    for first in range(0, max(most, 1), identities):
-        own = (labels > first) & (labels <= first + identities)
-        passes.append(torch.where(own, labels - first, 0))
-    return passes
-
-
-def join_passes(logits: Sequence[Tensor], objects: Sequence[int]) -> Tensor:
-    """Logits of several passes [B, identities+1, h, w] as one [B, O+1, h, w], background first.
-
-    objects   in each pass; O is their sum
-
-    The background is what every pass calls background: q_0 = prod_i p_i0; the objects keep their p, and the logits
-    are log(q / (1 - q)) with q held inside [1e-5, 1 - 1e-5]. A single pass goes through as it is.
-    """
-    if len(logits) == 1:
-        return logits[0][:, : objects[0] + 1]
-    each = [x.float().softmax(1) for x in logits]
-    background = torch.stack([p[:, :1] for p in each]).prod(0)
-    own = [p[:, 1 : n + 1] for p, n in zip(each, objects, strict=True)]
-    return torch.logit(torch.cat([background, *own], 1).clamp(1e-5, 1 - 1e-5))
+        x = outputs[-1]
+        if self.config.intermediate:
+            x = torch.cat([features.projected.expand_as(x), *outputs], 1)
+        logits: Tensor = self.decoder(x, features, self.depth)
+        return logits.float()

@@ -16,15 +16,18 @@ How the five methods express themselves:
     STM         layers=1, keys_per_object, similarity "dot", top_k None, latest_frame, clear_padding
     STCN        layers=1, similarity "l2", top_k 20
     XMem        layers=1, similarity "anisotropic_l2", top_k 30, sensory_dim 64, consolidates
-    AOT         one layer per LSTT block, "dot" with 8 heads, top_k None, latest_frame (short-term attention),
-                feedback "labels", values "identity", objects_per_pass 10, framing ResizeToGrid(16, offset=1);
-                the keys and values its blocks made while decoding travel in `Decoded.state`
+    AOT         one layer per LSTT block, keys_per_object, "dot" with 8 heads, top_k None, short_term, feedback
+                "labels", objects_per_pass 10, framing ResizeToGrid(16, offset=1); the keys and values its blocks
+                made while decoding travel in `Decoded.state`
     STReMN      as STM, slots 6, memory_every 1; its learned update keys travel in `MemoryElements.extra`, and
                 `choose_slot` says which frame a full memory lets go
     ==========  ==================================================================================
 
-What a bank does not keep yet (more than one head, identity values, labels fed back, passes, slots) it refuses when
-a session starts, so nothing is declared in vain.
+What a bank does not keep yet (slots) it refuses when a session starts, so nothing is declared in vain.
+
+A model with identities (AOT) tells the objects of one pass apart by itself and keeps them all in one value map. In a
+session its batch is the passes: masks [B, I, h, w] and logits [B, I+1, ...] have a row per identity, used or not,
+values [B, 1, CV, y, x] and readouts have one row. Features and queries may have batch 1: the same for all passes.
 
 Shapes: B batch, O objects, CK and CV channels, h w the network picture, y x the feature map (h/16, w/16).
 """
@@ -50,18 +53,20 @@ class MemoryPlan:
     key_dim, value_dim  CK and CV
     similarity          how a query is compared with an element
     top_k               elements a query attends to; None is a full softmax
-    keys_per_object     True where the key depends on the mask (STM)
+    keys_per_object     True where the key depends on the mask (STM; AOT, where it differs from pass to pass)
     sensory_dim         channels of the recurrent map per object; 0 where there is none
-    feedback            what is memorised of a frame that was segmented: soft probabilities or argmax labels
+    feedback            what is memorised of a frame that was segmented: soft probabilities at the network's raster,
+                        or masks of 0 and 1: the argmax at the picture's raster, framed
     latest_frame        True where the previous frame is always in memory, memorised or not
+    short_term          True where the model asks for `MemoryReader.latest`: what the previous frame left is then kept
+                        beside the memory, whether or not it is memorised
+    memory_every        frames between two that are memorised, as published; None: only those the artist drew on
     clear_padding       True where masks are fed back without what the network saw in the padding around the picture
     slots               frames a memory of fixed size holds (STReMN), of which one is the frame the artist drew first;
                         frames drawn later have a slot of their own. None where memory grows
-    memory_every        frames between two memory frames, as published
     consolidates        True where old elements can become long-term prototypes (needs shrinkage and selection)
-    objects_per_pass    most objects one pass of the network can tell apart; None is any number
-    heads               attention heads that key and value are split into
-    values              one value map per object, or one that holds all objects as identities (AOT)
+    objects_per_pass    identities: most objects that one pass holds in one value map; None: a value map per object
+    heads               attention heads that key and value are split into; needs keys_per_object
     stride              pixels of the network picture per element, along either axis
     """
 
@@ -74,13 +79,13 @@ class MemoryPlan:
     sensory_dim: int = 0
     feedback: Literal["probabilities", "labels"] = "probabilities"
     latest_frame: bool = False
+    short_term: bool = False
+    memory_every: int | None = 5
     clear_padding: bool = False
     slots: int | None = None
-    memory_every: int = 5
     consolidates: bool = False
     objects_per_pass: int | None = None
     heads: int = 1
-    values: Literal["object", "identity"] = "object"
     stride: int = 16
 
 
@@ -136,7 +141,9 @@ class MemoryReader(Protocol):
         ...
 
     def latest(self, *, layer: int = 0) -> MemoryElements:
-        """What the previous frame left; only where the plan says latest_frame."""
+        """What the previous frame left; only where the plan says short_term. Of a layer that did not run on it, what
+        the last frame left on which it did.
+        """
         ...
 
 
@@ -146,7 +153,8 @@ class Decoded:
 
     probabilities   [B, O+1, h, w] float32, background first, summing to 1
     sensory         [B, O, CH, y, x], or None where the model has none or was asked not to update it
-    logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want
+    logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want. Where the
+                    plan says feedback "labels" the raster is the decoder's own, and the engine enlarges them
     state           what `encode_mask` of the same frame wants back; opaque to the engine
     coarse          [B, O+1, h/4, w/4] float32 logits as the decoder made them, before anything enlarged or refined
                     them; None where a model does not tell
@@ -163,7 +171,7 @@ class Decoded:
 class Memorised:
     """What a frame with a mask leaves behind.
 
-    elements    one a layer
+    elements    one a layer; of a model that ran fewer layers than it has, those of the first ones
     sensory     [B, O, CH, y, x] after the deep update, or None where it was not asked for
     """
 
@@ -192,12 +200,16 @@ class VOSModel(nn.Module, ABC):
 
     plan      declared once; may not change while a session runs
     framing   how pictures are brought to the network's raster
+    depths    numbers of layers it can run; empty where there are no layers to choose from
+    depth     layers that it runs; may change between any two frames
     compute_dtype   type of the convolutions at inference; memory, masks and probabilities stay float32
     name, weights_hash   what a matte's metadata says of its origin
     """
 
     plan: MemoryPlan
     framing: Framing
+    depths: tuple[int, ...] = ()
+    depth: int = 0
     compute_dtype: torch.dtype = torch.float32
     name: str = "unnamed"
     weights_hash: str = ""
@@ -232,14 +244,17 @@ class VOSModel(nn.Module, ABC):
     ) -> Memorised:
         """What this frame with these masks is remembered by.
 
-        masks     [B, O, h, w] 0..1, without the background
+        masks     [B, O, h, w] 0..1, without the background; 0 or 1 where the plan says feedback "labels"
         seen      what `decode` said of this frame, or None where it did not run (all objects were drawn)
         drawn     True where the artist drew on this frame (AOT: a reference, which attends to itself)
         """
 
     @abstractmethod
     def aggregate(self, masks: Tensor) -> Tensor:
-        """Given masks [B, O, h, w] as the probabilities [B, O+1, h, w] the model would have given for them."""
+        """Given masks [B, O, h, w] as the probabilities [B, O+1, h, w] the model would have given for them.
+
+        O is all objects, in a model with identities too.
+        """
 
     def choose_slot(self, arriving: MemoryElements, step: int, held: Sequence[HeldFrame]) -> int:
         """Which of the held frames gives its slot to the arriving one, where the plan has slots and all are taken.

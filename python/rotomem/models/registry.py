@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rotomem.errors import CheckpointError, UsageError
+from rotomem.models.aot import AOT, AOTConfig
 from rotomem.models.interface import VOSModel
 from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.models.stm import STM, STMConfig
@@ -134,13 +135,34 @@ REGISTRY: dict[str, ModelEntry] = {
         "STReMN at its published size; takes the state_dict that its recipe trains",
         recognise=lambda keys: "update_query.weight" in keys and "memory_encoder.conv1_o.weight" in keys,
     ),
+    "aot": ModelEntry(
+        _builder("AOT", AOT, AOTConfig()),
+        None,
+        "bring your own: the published weights are for research",
+        "AOT-T, -S, -B and -L with any of its encoders; takes the published state_dict",
+        recognise=lambda keys: "patch_wise_id_bank.weight" in keys and "LSTT.layers.0.linear_Q.weight" in keys,
+    ),
+    "aotv2": ModelEntry(
+        _builder("AOTv2", AOT, AOTConfig(gated=True, intermediate=False)),
+        None,
+        "bring your own",
+        "AOTv2 with any of AOT's encoders; takes the published keys",
+        recognise=lambda keys: "LSTT.layers.0.linear_ID_KV.weight" in keys and "decoder.conv_in.conv.weight" in keys,
+    ),
+    "aost": ModelEntry(
+        _builder("AOST", AOT, AOTConfig(gated=True, scalable=True)),
+        None,
+        "bring your own",
+        "AOST, its layers shared or not, run at any depth; takes the published keys",
+        recognise=lambda keys: "patch_wise_id_bank.weight" in keys and "decoder.conv_in.0.conv.weight" in keys,
+    ),
 }
 
 
 def build_model(name: str, state_dict: Mapping[str, Tensor] | None = None, **config: Any) -> VOSModel:
     """A model of a known architecture on the CPU, in float32, for inference.
 
-    name         "xmem-s", "xmem", "stcn", "stm" or "stremn"
+    name         a key of `REGISTRY`
     state_dict   published keys, a `module.` prefix allowed; widths are read from its shapes. None: random weights
     config       fields of the model's configuration that differ from its default
 

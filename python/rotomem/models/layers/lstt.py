@@ -7,6 +7,7 @@ of one pass share every token: what differs from object to object lies in the id
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,10 +24,6 @@ class Tokens:
 
     key: Tensor
     value: Tensor
-
-    def joined(self, older: Tokens) -> Tokens:
-        """These tokens, then the older ones."""
-        return Tokens(torch.cat([self.key, older.key], 1), torch.cat([self.value, older.value], 1))
 
 
 def sine_positions(y: int, x: int, width: int, *, like: Tensor) -> Tensor:
@@ -80,15 +77,14 @@ class SelfAttention(nn.Module):
 
 
 class LongTermAttention(nn.Module):
-    """Attention to every position of every remembered frame."""
+    """What follows attention to every position of every remembered frame; the attention itself is the memory's."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = heads
         self.projection = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, memory: Tokens) -> Tensor:
-        out: Tensor = self.projection(attend(query, memory.key, memory.value, self.heads))
+    def forward(self, read: Tensor) -> Tensor:
+        out: Tensor = self.projection(read)
         return out
 
 
@@ -116,7 +112,8 @@ class ShortTermAttention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, query: Tensor, memory: Tokens, y: int, x: int) -> Tensor:
-        """query and memory [B, y*x, C]; returns [B, y*x, C]."""
+        """query [B or 1, y*x, C] and memory [B, y*x, C]; returns [B, y*x, C]."""
+        query = query.expand_as(memory.key)
         b, _, c = query.shape
         n, d, side, reach = b * self.heads, c // self.heads, self.side, self.reach
 
@@ -183,10 +180,10 @@ class SpatialGELU(nn.Module):
 
 
 class MemoryLookup(Protocol):
-    """How a block gets its memories, given what it would itself leave (without identity)."""
+    """What a layer's memories say to a frame that would itself leave `own` there (without identity)."""
 
-    def __call__(self, block: LSTTBlock, own: Tokens) -> tuple[Tokens, Tokens]:
-        """Long-term tokens [B, M, C] and short-term tokens [B, N, C]."""
+    def __call__(self, layer: int, own: Tokens) -> tuple[Tensor, Tokens]:
+        """What its key reads from long-term memory [B, N, C], before the projection; the previous frame's tokens."""
         ...
 
 
@@ -211,7 +208,7 @@ class LSTTBlock(nn.Module):
         else:
             self.linear_Q = nn.Linear(width, width)
             self.linear_V = nn.Linear(width, width)
-        self.long_term_attn = LongTermAttention(width, heads)
+        self.long_term_attn = LongTermAttention(width)
         self.short_term_attn = ShortTermAttention(width, heads)
         self.norm3 = nn.LayerNorm(width)
         self.linear1 = nn.Linear(width, hidden)
@@ -219,22 +216,30 @@ class LSTTBlock(nn.Module):
         self.linear2 = nn.Linear(hidden, width)
 
     def remember(self, own: Tokens, identity: Tensor) -> Tokens:
-        """What a frame leaves in memory: its own key and value, told who is where by identity [B, N, C]."""
+        """What a frame leaves in memory: its own key and value, told who is where by identity [B, N, C].
+
+        own   [B, N, C], or [1, N, C] where it is the same for all passes
+        """
         if not self.gated:
-            return Tokens(own.key, self.linear_V(own.value + identity))
+            value = self.linear_V(own.value + identity)
+            return Tokens(own.key.expand_as(value), value)
         gate, shift = self.linear_ID_KV(identity).split([self.heads, identity.shape[2]], 2)
         key = own.key.unflatten(2, (self.heads, -1)) * (1 + torch.tanh(gate))[..., None]
         return Tokens(key.flatten(2), own.value + shift)
 
     def forward(
-        self, x: Tensor, positions: Tensor, memories: MemoryLookup, height: int, width: int
+        self, x: Tensor, positions: Tensor, lookup: Callable[[Tokens], tuple[Tensor, Tokens]], height: int, width: int
     ) -> tuple[Tensor, Tokens]:
-        """x [B, N, C]; returns the block's output and its own key and value, without identity."""
+        """The block's output, and its own key and value, without identity.
+
+        x        [B, N, C], or [1, N, C] where it is yet the same for all of a memory's passes
+        lookup   see MemoryLookup; what it returns says how many passes there are
+        """
         x = x + self.self_attn(self.norm1(x), positions)
         y = self.norm2(x)
         query, value = self.linear_QV(y).chunk(2, 2) if self.gated else (self.linear_Q(y), y)
         own = Tokens(query, value)
-        long, short = memories(self, own)
-        x = x + self.long_term_attn(query, long) + self.short_term_attn(query, short, height, width)
+        read, short = lookup(own)
+        x = x + self.long_term_attn(read) + self.short_term_attn(query, short, height, width)
         x = x + self.linear2(self.activation(self.linear1(self.norm3(x)), height, width))
         return x, own
