@@ -138,6 +138,7 @@ def test_track_when_it_fails_before_the_first_frame_then_the_report_is_there_too
         (["--size", "4"], 2, "16"),
         (["--device", "quantum"], 2, "quantum"),
         (["--format", "png", "--depth", "half"], 2, "depth"),
+        (["--depth", "2"], 2, "depth is 2"),
     ],
 )
 def test_track_when_the_command_is_wrong_then_one_line_naming_it(shot, tmp_path, capsys, extra, code, text):
@@ -147,6 +148,27 @@ def test_track_when_the_command_is_wrong_then_one_line_naming_it(shot, tmp_path,
     assert got == code if code is not None else got in (2, 3)
     assert said.startswith("rotomem: ") and said.count("\n") == 1 and text in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        ([], (None, None, "model")),
+        (["--depth", "half", "--depth", "2", "--mem-every", "keys"], ("half", 2, None)),
+        (["--depth", "8", "--mem-every", "3"], ("8", None, 3)),
+    ],
+)
+def test_track_when_depth_is_given_then_a_small_number_is_the_models(extra, found):
+    args = _parser().parse_args(["track", "plate", "--mask", "1=key.png", "-o", "out", *extra])
+    options = options_of(args)
+    assert (options.depth, options.model_depth, options.mem_every) == found
+
+
+@pytest.mark.parametrize("wrong", (["--depth", "9"], ["--depth", "0"], ["--mem-every", "often"]))
+def test_track_when_a_value_is_nothing_it_takes_then_the_option_is_named(wrong, capsys):
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["track", "plate", "--mask", "1=key.png", "-o", "out", *wrong])
+    assert f"argument {wrong[0]}: '{wrong[1]}'" in capsys.readouterr().err
 
 
 def test_track_when_mattes_exist_then_2_and_resume_and_overwrite_are_named(shot, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from rotomem.engine.memory import MemoryBank, Store
 from rotomem.engine.objects import ObjectRows
 from rotomem.engine.options import MemorySettings
 from rotomem.engine.session import Session
+from rotomem.engine.shot import track
 from rotomem.errors import MemoryStateError
 from rotomem.models.aot import AOT
 from rotomem.models.interface import Memorised, MemoryElements, MemoryPlan, Query
 from rotomem.models.layers.aggregate import join_passes
 
+from . import shots
 from .toy import labels, picture, tiny_aot, tiny_model
 
 FOUR = ((1, 2, 2, 18), (2, 2, 40, 18), (3, 28, 4, 16), (4, 28, 40, 16))
@@ -217,3 +220,18 @@ def test_join_passes_when_two_disagree_then_background_is_their_product() -> Non
     want = odds / odds.sum(1, keepdim=True)
     assert torch.allclose(join_passes([first, second]).double(), want, atol=1e-6)
     assert torch.equal(join_passes([first]), first.softmax(1))
+
+
+def test_track_when_the_depth_changes_then_resume_redoes_what_another_depth_made(tmp_path: Path) -> None:
+    pattern, keys = shots.plate(tmp_path / "plate", range(1001, 1005)), [shots.label_key(tmp_path, 1002)]
+    options: dict[str, Any] = dict(model=tiny_aot(), size=32, mem_every=2)
+    made = {}
+    for depth in (None, 1):
+        out = tmp_path / str(depth)
+        assert track(pattern, keys, out, model_depth=depth, **options).frames_written == 4
+        made[depth] = shots.digests(out)
+    assert made[None] != made[1]
+    out = tmp_path / "None"
+    assert track(pattern, keys, out, model_depth=2, resume=True, **options).frames_kept == 4, "2 is all"
+    assert track(pattern, keys, out, model_depth=1, resume=True, **options).frames_written == 4
+    assert shots.digests(out) == made[1]

@@ -56,7 +56,12 @@ def add_parser(subparsers: SubParsers) -> None:
     network.add_argument("--threads", type=parse_positive, metavar="N", help="CPU threads of the network")
 
     memory = parser.add_argument_group("memory")
-    memory.add_argument("--mem-every", type=int, metavar="N", help="memorise every Nth frame (%(default)s)")
+    memory.add_argument(
+        "--mem-every",
+        type=parse_mem_every,
+        metavar="N",
+        help="memorise every Nth frame, only those with a mask (keys), or as the model does (%(default)s)",
+    )
     memory.add_argument(
         "--top-k", type=_top_k, metavar="N", help="elements a pixel attends to, all, or model: its own (%(default)s)"
     )
@@ -78,7 +83,13 @@ def add_parser(subparsers: SubParsers) -> None:
 
     mattes = parser.add_argument_group("mattes")
     mattes.add_argument("--format", choices=("exr", "png", "mov"), help="default: what OUT's name says, else exr")
-    mattes.add_argument("--depth", choices=("half", "float", "8", "16", "10"), help="default: half, or 16 for PNG")
+    mattes.add_argument(
+        "--depth",
+        type=_depth,
+        action=_Depth,
+        metavar="{half,float,8,16,10}",
+        help="default: half, or 16 for PNG; 1 to 7 are the layers that run, of a model that has a choice (AOST)",
+    )
     mattes.add_argument("--rgb", choices=("none", "keep", "premult"), help="the plate's RGB beside (%(default)s)")
     mattes.add_argument("--per-object", action="store_true", help="one sequence for each object")
     mattes.add_argument("--compression", help="lossless EXR compression (%(default)s)")
@@ -150,6 +161,34 @@ def _top_k(text: str) -> int | str | None:
     if text == "model":
         return text
     return None if text == "all" else parse_positive(text, " or all")
+
+
+def parse_mem_every(text: str) -> int | str | None:
+    """What --mem-every takes: a number of frames, "keys", or "model"."""
+    if text == "model":
+        return text
+    return None if text == "keys" else parse_positive(text, ", keys, or model")
+
+
+_BIT_DEPTHS = ("half", "float", "8", "16", "10")
+
+
+def _depth(text: str) -> int | str:
+    """Of mattes a text, of a model a number."""
+    if text in _BIT_DEPTHS:
+        return text
+    if text.isdecimal() and 1 <= int(text) < 8:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(_BIT_DEPTHS)}, and no number of layers")
+
+
+class _Depth(argparse.Action):
+    """--depth of mattes, or of the model; it may be given for both."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, "depth" if isinstance(values, str) else "model_depth", values)
 
 
 def parse_positive(text: str, otherwise: str = "") -> int:
