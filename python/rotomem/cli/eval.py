@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rotomem.cli.reproduce import reproduce
 from rotomem.cli.tables import print_alpha_table, print_table
+from rotomem.cli.track import parse_mem_every
 from rotomem.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,14 @@ def add_parser(subparsers: SubParsers) -> None:
         help="average over these sizes; one above the picture's own enlarges it",
     )
     network.add_argument("--flip", action="store_true", help="average with the mirrored picture")
-    network.add_argument("--mem-every", type=int, default=5, metavar="N", help="frames between memory frames")
+    network.add_argument(
+        "--mem-every",
+        type=parse_mem_every,
+        default="model",
+        metavar="N",
+        help="frames between memory frames, keys, or as the model has it (%(default)s)",
+    )
+    network.add_argument("--depth", type=int, metavar="N", help="layers that run, of a model that has a choice (AOST)")
     network.add_argument("--threads", type=int, metavar="N", help="CPU threads of the network")
 
     data = parser.add_argument_group("what is measured")
@@ -147,7 +155,8 @@ def run(args: argparse.Namespace) -> int:
         "size": args.size,
         "multi_scale": args.multi_scale,
         "flip": args.flip,
-        "mem_every": args.mem_every,
+        "mem_every": model.plan.memory_every if args.mem_every == "model" else args.mem_every,
+        "depth": args.depth,
         "limit": args.limit,
         "generated": args.generated,
         "wall_s": round(time.perf_counter() - started, 2),
@@ -193,7 +202,7 @@ def _tracker(args: argparse.Namespace, model: VOSModel, **settings: Any) -> Sess
     from rotomem.evaluation.ensemble import Ensemble, views
 
     def session(size: int | None) -> Session:
-        return Session(model, **{"mem_every": args.mem_every, "size": size, **settings})
+        return Session(model, **{"mem_every": args.mem_every, "depth": args.depth, "size": size, **settings})
 
     if not args.multi_scale and not args.flip:
         return session(args.size)
