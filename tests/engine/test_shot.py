@@ -491,7 +491,7 @@ def test_track_when_option_is_unknown_then_usage_error(tmp_path):
     ("options", "text"),
     [
         ({"size": "480"}, r"size is '480' \(str\); give a whole number or None"),
-        ({"mem_every": "a"}, "mem_every is 'a'.*whole number"),
+        ({"mem_every": "a"}, "mem_every is 'a'.*'model'"),
         ({"mem_every": True}, "mem_every is True.*whole number"),
         ({"exposure": "1"}, "exposure is '1'.*a number"),
         ({"exposure": float("nan")}, "exposure is nan.*a number"),
