@@ -24,8 +24,11 @@ class Backgrounds:
     def scene(self, draw: Draw, b: int, t: int, size: int, objects: int, region: bool, shutter: Shutter) -> Scene:
         """A scene with no layers yet."""
         c, pool = self.config, self.pool
+        least = torch.full((b, 1), c.zoom[0], device=draw.device)
         if region:
             texture, index, centre = self._with_region(draw, b)
+            area = texture[:, 3].mean((1, 2))
+            least = (area / 0.5).sqrt()[:, None].clamp(max(0.5, c.zoom[0]), max(0.5, c.zoom[1]))
         elif len(pool.runs) and draw.chance(c.footage):
             texture, index = self._footage(draw, b, t, shutter.samples)
             centre = draw.uniform((b, 2), -1, 1)
@@ -38,7 +41,6 @@ class Backgrounds:
             frames = texture.transpose(1, 2)
             texture = jitter(draw, frames.flatten(3), c.tint * 0.7).view_as(frames).transpose(1, 2)
         aspect = pool.aspect[index].to(draw.device)
-        least = max(c.zoom[0], 0.5) if region else c.zoom[0]
         placement, shift = self._camera(draw, b, t, shutter, aspect, centre, least, region)
         pixels = sample(texture, placement.grid(size), "border" if region else "reflection")
         coverage = pixels.new_zeros(b, pixels.shape[1], objects, size, size)
@@ -54,13 +56,13 @@ class Backgrounds:
         shutter: Shutter,
         aspect: Tensor,
         centre: Tensor,
-        least_zoom: float,
+        least_zoom: Tensor,
         region: bool,
     ) -> tuple[Placement, Tensor]:
         """Where the background lies, and the shift of the screen [B, T', 2] that goes with it."""
         c = self.config
         squeeze = torch.stack([1 / aspect, aspect], 1).clamp_max(1)  # undoes the squeeze into a square
-        zoom = draw.uniform((b, 1), least_zoom, c.zoom[1])
+        zoom = torch.lerp(least_zoom, least_zoom.clamp_min(c.zoom[1]), draw.uniform((b, 1)))
         speed = draw.log_uniform((b,), c.camera) * (0.6 if region else 1)  # a region is to stay in its picture
         if draw.chance(c.still):
             speed = speed * 0

@@ -73,42 +73,55 @@ class Layers:
     def look(self, draw: Draw, b: int, scene: Scene, size: int) -> Look:
         """An object of a kind drawn by the configuration's weights."""
         c, pool = self.config, self.pool
-        half = draw.log_uniform((b,), c.size)
         cutout = c.cutout if len(pool.cutouts) else 0.0
-        kind = draw.pick((cutout, c.shape + (c.cutout - cutout), c.patch, c.figure, c.vehicle, c.thin))
-        px = pool.cutouts.shape[-1]
-        if kind == 3 or kind == 4:
-            # Rendered at about the size it is shown at: finer only costs, coarser blurs.
-            px = min(max(int(float(half.max()) * size / 16) * 16 + 16, 48), 224)
+        weights = {
+            "cutout": cutout, "shape": c.shape + c.cutout - cutout, "patch": c.patch, "figure": c.figure,
+            "vehicle": c.vehicle, "thin": c.thin,
+        }  # fmt: skip
+        kind = list(weights)[draw.pick(tuple(weights.values()))]
+        half = draw.log_uniform((b,), c.size)
+        # Rendered at about the size it is shown at: finer only costs, coarser blurs.
+        shown_px = int(float(half.max()) * size / 16) * 16 + 16
+        if kind in ("figure", "vehicle"):
+            px = min(max(shown_px, 48), 224)
             tiles, yaw = self._tiles(draw, b), self._yaw(draw, b, scene)
-            if kind == 4:
+            if kind == "vehicle":
                 return Look(figures.vehicle(draw, tiles, yaw, px, scene.shutter), half, stiff=True)
             return Look(figures.figure(draw, tiles, yaw, px, c.wild, scene.shutter), half, stiff=True)
-        if kind == 0:
-            cut = pool.cutouts[draw.index(len(pool.cutouts), (b,))]
-            if draw.chance(0.5):
-                cut = cut.flip(3)
-            colour, alpha = linearise(cut[:, :3]), cut[:, 3:].float() / 255
-        elif kind == 2:
+        px = pool.cutouts.shape[-1]
+        if kind == "cutout":
+            colour, alpha = self._cutout(draw, b)
+        elif kind == "patch":
             colour, alpha = self._patch(draw, b, px)
-        elif kind == 5:
-            px = min(max(int(float(half.max()) * size / 16) * 16 + 16, px), 256)
+        elif kind == "thin":
             half = half.clamp_min(0.4)  # smaller ones are thinner than pixels
-            alpha = shapes.thin(draw, b, px, c.line, c.hung)
-            colour = self._fill(draw, b, px)
+            px = min(max(shown_px, px), 256)
+            colour, alpha = self._fill(draw, b, px), shapes.thin(draw, b, px, c.line, c.hung)
         else:
             alpha = shapes.solid(draw, b, px, limb=c.limbs, hole=c.hole, radius=c.limb_radius)
             colour = self._fill(draw, b, px)
         colour = jitter(draw, colour, c.tint)
         texture = torch.cat([colour * alpha, alpha], 1)
-        if kind != 5 and draw.chance(c.turning):
-            other = jitter(draw, self._fill(draw, b, px), c.tint)
-            if draw.chance(0.6):  # most things have a back of their own colours
-                mean = texture[:, :3].mean((2, 3), keepdim=True) / alpha.mean((2, 3), keepdim=True).clamp_min(1e-3)
-                other = other * ((mean + 0.02) / (other.mean((2, 3), keepdim=True) + 0.02)).clamp(0.1, 8)
+        if kind != "thin" and draw.chance(c.turning):
             yaw, depth = scene.shutter(self._yaw(draw, b, scene)), draw.uniform((b,), 0.15, 0.9)
-            return Look(figures.turned_in_depth(texture, other, yaw, depth), half)
+            texture = figures.turned_in_depth(texture, self._back(draw, texture), yaw, depth)
         return Look(texture, half)
+
+    def _cutout(self, draw: Draw, b: int) -> tuple[Tensor, Tensor]:
+        """An object cut out of a photograph: linear [B, 3, P, P], coverage."""
+        cut = self.pool.cutouts[draw.index(len(self.pool.cutouts), (b,))]
+        if draw.chance(0.5):
+            cut = cut.flip(3)
+        return linearise(cut[:, :3]), cut[:, 3:].float() / 255
+
+    def _back(self, draw: Draw, texture: Tensor) -> Tensor:
+        """What the other side of a cut-out shows, linear [B, 3, P, P]."""
+        back = jitter(draw, self._fill(draw, texture.shape[0], texture.shape[-1]), self.config.tint)
+        if draw.chance(0.6):  # most things have a back of their own colours
+            sums = texture.sum((2, 3), keepdim=True)
+            own = sums[:, :3] / sums[:, 3:].clamp_min(1)
+            back = back * ((own + 0.02) / (back.mean((2, 3), keepdim=True) + 0.02)).clamp(0.1, 8)
+        return back
 
     def _yaw(self, draw: Draw, b: int, scene: Scene) -> Tensor:
         """How far a body has turned in depth, [B, T] radians; it starts anywhere."""
