@@ -12,6 +12,7 @@ from rotomem.train.losses import (
     bootstrapped_cross_entropy,
     boundary_loss,
     dice_loss,
+    soft_jaccard,
     soft_overlap,
     with_background,
 )
@@ -124,3 +125,13 @@ def test_losses_when_objects_are_dealt_to_processes_then_their_mean_is_that_of_a
     count = there.sum() / 2  # as mean_count finds it for two processes
     halves = [loss(p[i : i + 2], g[i : i + 2], there[i : i + 2], count) for i in (0, 2)]
     assert float(sum(halves) / 2) == pytest.approx(float(loss(p, g, there)), rel=1e-5)
+
+
+def test_soft_jaccard_when_computed_by_hand_then_it_is_that() -> None:
+    truth = with_background(torch.tensor([[[[1.0, 1, 0, 0]], [[0, 0, 0, 0]]]]))  # one object there, one not
+    said = torch.tensor([[[[0.5, 0, 1, 0.5]], [[0.5, 1, 0, 0]], [[0, 0, 0, 0.5]]]])
+    background, thing = 1.5 / 2.5, 1.5 / 2
+    assert float(soft_jaccard(said, truth)) == pytest.approx(1 - (background + thing) / 2, abs=1e-5)
+    void = torch.tensor([[[False, False, False, True]]])
+    assert float(soft_jaccard(said, truth, void=void)) == pytest.approx(1 - (1 / 1.5 + thing) / 2, abs=1e-5)
+    assert float(soft_jaccard(truth, truth)) == pytest.approx(0, abs=1e-6)

@@ -16,6 +16,7 @@ What a clip shows depends on its ticket alone, so a run that goes on sees what i
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -318,7 +319,7 @@ def pick_frames(count: int, draw: Draw, stride: int, rng: Generator) -> list[int
 
     A shot too short for the gaps drawn gets smaller ones, one shorter than the clip repeats its last frames.
     """
-    most = max(draw.gap // stride, 1)
+    most = max(math.ceil(draw.gap / stride), 1)
     wanted = min(draw.frames, count)
     if draw.spread == "chain":
         steps = torch.randint(1, most + 1, (wanted - 1,), generator=rng).tolist()

@@ -1,4 +1,4 @@
-"""First weights of encoders: classifiers trained on ImageNet, in the layout torchvision publishes them in.
+"""First weights of encoders: classifiers trained on ImageNet, in the layout torchvision (or Swin's authors) publish.
 
 The papers' encoders all begin so. rotomem ships no such weights: whoever trains brings the files.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rotomem.errors import CheckpointError
+from rotomem.models.layers.norm import FrozenBatchNorm2d
 from rotomem.models.registry import read_state_dict
 
 _PARTS = {"res2": "layer1", "res3": "layer2", "res4": "layer3"} | {
-    name: name for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "features")
+    name: name for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "features", "patch_embed", "layers")
 }
-"""Parts of our encoders -> those of torchvision's ResNet or MobileNetV2; other parts are no classifier's."""
+"""Parts of our encoders -> those of torchvision's ResNet and MobileNetV2 and of Swin's authors' classifiers; other
+parts are no classifier's."""
 
 
 @torch.no_grad()
@@ -48,3 +51,27 @@ def begin_encoder(encoder: nn.Module, path: str | Path) -> None:
             )
         found[key] = value
     encoder.load_state_dict(found, strict=False)
+
+
+@torch.no_grad()
+def settle_norms(encoder: nn.Module) -> None:
+    """Give the frozen norms of an encoder with random weights the statistics of noise that is as smooth as pictures.
+
+    Such norms learn nothing; left at mean 0 and variance 1 they would let signals fade from layer to layer.
+    """
+    hooks = []
+
+    def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, FrozenBatchNorm2d)
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance + norm.eps)
+
+    for module in encoder.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(settle))
+    if hooks:
+        octaves = [torch.randn(4, 3, n, n) for n in (2, 4, 8, 16, 32, 64)]
+        encoder(sum(F.interpolate(octave, (65, 65), mode="bilinear") for octave in octaves) / 2)
+    for hook in hooks:
+        hook.remove()

@@ -84,6 +84,21 @@ def _mean(loss: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
     return (loss * weight).sum() / (weight.sum().clamp_min(1) if count is None else count)
 
 
+def soft_jaccard(probability: Tensor, target: Tensor, *, void: Tensor | None = None) -> Tensor:
+    """1 - sum p g / sum (p + g - p g), mean over what each picture shows, background included (AOT's second loss).
+
+    probability, target   [B, K, h, w] 0..1, background first
+    void                  [B, h, w] bool, pixels that do not count
+    """
+    if void is not None:
+        probability, target = (x.masked_fill(void[:, None], 0) for x in (probability, target))
+    both = (probability * target).sum((2, 3))
+    either = (probability + target).sum((2, 3)) - both
+    shown = target.flatten(2).any(2).to(both.dtype)
+    share = ((both + 1e-6) / (either + 1e-6) * shown).sum(1) / shown.sum(1).clamp_min(1)
+    return 1 - share.mean()
+
+
 def with_background(coverage: Tensor) -> Tensor:
     """Coverage of the objects [B, O, h, w] as a distribution [B, O+1, h, w], background first."""
     return torch.cat([(1 - coverage.sum(1, keepdim=True)).clamp_min(0), coverage], 1)
