@@ -75,7 +75,7 @@ def test_finetune_when_forced_then_written_with_where_it_comes_from(tmp_path: Pa
         facts = file.metadata()
     base = load_model(options.model, dtype="float32")  # type: ignore[arg-type]
     assert facts["base_hash"] == base.weights_hash and facts["base"] == "tiny" and facts["steps"] == "3"
-    assert facts["keys"] == "sh010 1001,1004,1008"
+    assert facts["keys"] == "sh010 1001,1004,1008" and facts["frames"] == "sh010 1002-1003,1005-1007"
     tuned = load_model(out, dtype="float32")
     assert tuned.name == "tuned"
     for key, value in base.state_dict().items():

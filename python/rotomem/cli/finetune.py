@@ -86,22 +86,19 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from rotomem.models.registry import pick_device
-    from rotomem.train.recipes.finetune import FineTune
     from rotomem.train.schedule import Budget
     from rotomem.train.show import finetune
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    gpu = pick_device(args.device).type == "cuda"
     minutes, steps = args.minutes, args.steps
     if minutes is None and steps is None:
-        minutes = GPU_MINUTES if gpu else CPU_MINUTES
+        minutes = GPU_MINUTES if pick_device(args.device).type == "cuda" else CPU_MINUTES
     result = finetune(
         args.shots,
         args.out,
         Budget(minutes, steps),
         options=options_of(args),
-        recipe=FineTune(clips=8, size=384) if gpu else FineTune(),
         data=args.data,
         force=args.force,
         report=_Report(),

@@ -156,6 +156,7 @@ def finetune(
     out       a file that does not exist yet, NAME.safetensors
     budget    everything is counted: reading, checking, training
     options   what the shots will be tracked with: colour, size, the model to begin from, device
+    recipe    None: more and larger clips on a GPU than on a CPU
     data      a source folder of generated clips to mix in
     force     write the weights even where they are no better
     report    is given the numbers of every step
@@ -169,12 +170,14 @@ def finetune(
     nothing.
     """
     begun = time.monotonic()
-    out, options, recipe = Path(out), options or TrackOptions(), recipe or FineTune()
+    out, options = Path(out), options or TrackOptions()
     _refuse(out)
     if isinstance(options.model, VOSModel):
         raise UsageError("fine-tuning begins from weights on disk", remedy="give a model's name or file")
     judge = load_model(str(options.model), device=options.device, dtype=options.dtype)
     device = next(judge.parameters()).device
+    if recipe is None:
+        recipe = FineTune(clips=8, size=384) if device.type == "cuda" else FineTune()
     recipe = replace(recipe, start=str(options.model), half=judge.compute_dtype != torch.float32)
     read = tuple(read_shot(plate, masks, options) for plate, masks in shots)
     for shot in read:
@@ -182,6 +185,8 @@ def finetune(
         say(f"{shot.name}: keys {keys}, and {len(shot.others)} frames between, {seen[2]}x{seen[1]}; {shot.colour}")
     if not any(key.shown() for shot in read for key in shot.keys):
         raise UsageError("no key shows an object", remedy="give a key frame that does")
+    shortest = min(min(shot.keys[0].picture.shape[1:]) for shot in read)
+    recipe = replace(recipe, size=min(recipe.size, max(shortest // 16 * 16, 16)))
     composer = None if data is None else recipe.open(data, device)
 
     trial = Trial.of(read)
@@ -218,6 +223,7 @@ def finetune(
         "base": judge.name,
         "base_hash": judge.weights_hash,
         "keys": "; ".join(f"{s.name} {_keys(s)}" for s in read),
+        "frames": "; ".join(f"{s.name} {compact_frames(list(s.others))}" for s in read),
         "checked": f"{checked}: overlap {before:.4f} untuned, {after:.4f} tuned",
     }
     export_weights(run.state(), out, facts=facts)

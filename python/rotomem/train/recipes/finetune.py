@@ -102,7 +102,7 @@ class FineTune(Recipe):
     pair, lucid    share of the clips that are such, the rest are warps; a shot of one key has no pairs
     between        share of the pairs with a frame between them that nobody drew on
     generated      share of the batches that are generated clips, where there is a source of them
-    window         side of the window on the network picture over `size`, log-uniform
+    window         side of the window on the network picture over `size`, log-uniform; at most the picture's own
     follow         share of the clips whose window goes along with an object
     turn, grow, slide, bend    turn (radians), log scale, move and bend (shares of the window) of a frame
     wander         move of a lucid clip's objects from frame to frame, the frame being 2 wide
@@ -166,7 +166,14 @@ class FineTune(Recipe):
     def batch(self, source: ShowSource, rng: Generator, progress: float, share: Share, device: torch.device) -> Clips:
         """Clips of the shots, or generated ones."""
         if source.composer is not None and _chance(rng, self.generated):
-            return source.composer.compose(rng, clips=self.clips, frames=_FRAMES, size=self.size, objects=1)
+            return source.composer.compose(
+                rng,
+                clips=self.clips,
+                frames=_FRAMES,
+                size=self.size,
+                objects=1,
+                chunk=1 if device.type == "cpu" else self.clips,
+            )
         return _together([self._clip(source, rng, device) for _ in range(self.clips)])
 
     def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
@@ -176,16 +183,16 @@ class FineTune(Recipe):
     # -- clips ------------------------------------------------------------------------------------------------------
 
     def _clip(self, source: ShowSource, rng: Generator, device: torch.device) -> Clips:
-        """One clip [1, 3, ...] of a shot drawn by its number of keys."""
-        weights = torch.tensor([float(len(s.keys)) for s in source.shots])
-        shot = source.shots[int(torch.multinomial(weights, 1, generator=rng))]
+        """One clip [1, 3, ...] of a shot drawn by its number of keys that show something."""
+        shown = [[k for k in s.keys if k.shown()] for s in source.shots]
+        which = int(torch.multinomial(torch.tensor([float(len(keys)) for keys in shown]), 1, generator=rng))
+        shot = source.shots[which]
         kind = float(torch.rand((), generator=rng))
-        pairs = [(a, b) for a in shot.keys for b in shot.keys if a is not b and set(a.shown()) & set(b.objects)]
+        pairs = [(a, b) for a in shown[which] for b in shot.keys if a is not b and set(a.shown()) & set(b.objects)]
         if pairs and kind < self.pair:
             first, second = pairs[_integer(rng, len(pairs))]
             return self._pair(shot, first, second, rng, device)
-        shown = [k for k in shot.keys if k.shown()]
-        key = shown[_integer(rng, len(shown))]
+        key = shown[which][_integer(rng, len(shown[which]))]
         if kind < self.pair + self.lucid:
             return self._lucid(key, rng, device)
         return self._still(key, rng, device)
@@ -268,6 +275,7 @@ class FineTune(Recipe):
         device = layers.device
         low, high = math.log(self.window[0]), math.log(self.window[1])
         side = self.size * math.exp(float(torch.rand((), generator=rng)) * (high - low) + low)
+        side = min(side, h, w)
         half = torch.tensor([side / w, side / h])  # of the window, on the frame -1..1
         follow = where if _chance(rng, self.follow) else where[:1].expand(t, -1)
         grow = ((torch.rand(t, 1, 1, generator=rng) * 2 - 1) * self.grow).exp()
@@ -277,7 +285,7 @@ class FineTune(Recipe):
         start = (torch.rand(1, 2, generator=rng) * 2 - 1) * 0.4
         slide = torch.randn(t, 2, generator=rng) * self.slide
         offset = follow.cpu() + (start + slide) * half
-        room = (1 - half).clamp_min(0)
+        room = 1 - half
         offset = torch.minimum(torch.maximum(offset, -room), room)
         bend = torch.randn(t, 2, 5, 5, generator=rng) * self.bend * half.view(1, 2, 1, 1)
         place = Placement(
