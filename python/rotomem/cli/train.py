@@ -24,6 +24,9 @@ _RECIPES = {
     "stm": ("stm.STMRecipe", "train STM on the data sets of its paper"),
     "stcn": ("stcn.STCNRecipe", "train STCN on the data sets of its paper"),
     "xmem": ("xmem.XMemRecipe", "train XMem on the data sets of its paper"),
+    "aot": ("aot.AOTRecipe", "train AOT on the data sets of its paper"),
+    "aotv2": ("aot.AOTv2Recipe", "train AOTv2 on the data sets of its paper"),
+    "aost": ("aot.AOSTRecipe", "train AOST on the data sets of its paper"),
 }
 """What a recipe is called here: its class in `train/recipes`, and what it does."""
 

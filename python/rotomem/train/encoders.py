@@ -64,8 +64,7 @@ def settle_norms(encoder: nn.Module) -> None:
     def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, FrozenBatchNorm2d)
         variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance + norm.eps)
+        norm.load_state_dict({"running_mean": mean, "running_var": variance + norm.eps}, strict=False)
 
     for module in encoder.modules():
         if isinstance(module, FrozenBatchNorm2d):
