@@ -20,7 +20,7 @@ from rotomem.train.loop import Run, step_if_finite, step_rng, train
 from rotomem.train.ranks import Share, deal
 from rotomem.train.schedule import Budget
 from train.tiny import RECIPE, TINY, entries
-from train.two_ranks import FROZEN, gradients, work
+from train.two_ranks import gradients, work
 
 
 def test_deal_when_one_process_or_two_then_the_clips_are_the_same() -> None:
@@ -58,8 +58,6 @@ def test_two_processes_when_one_is_told_to_stop_then_gradients_are_of_one_and_bo
         if entry["step"] == 2 and "loss" in entry:
             other.send_signal(signal.SIGTERM)
 
-    there = FROZEN.batch(Composer(pool), step_rng(FROZEN.seed, 0), 0.5, Share(), torch.device("cpu")).present.sum(1)
-    assert there[0] != there[1]  # so that a process's own count of objects would give other gradients
     halves = work(0, pool, tmp_path, stop_the_other)
     assert other.wait(30) == 0
     assert halves.keys() == whole.keys()

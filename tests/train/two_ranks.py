@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Generator
 
-from rotomem.train.compose import Composer
+from rotomem.train.compose import Clips, Composer
 from rotomem.train.data import PicturePool, SourceConfig, load_pool
 from rotomem.train.loop import Run, train
+from rotomem.train.ranks import Share
+from rotomem.train.recipes.xmem_s import XMemS
 from rotomem.train.schedule import Budget, Stage
 from train.tiny import RECIPE
 
 SMALL = SourceConfig(picture_px=96, cutout_px=64, cutout_least_px=16)
-FROZEN = replace(RECIPE, stages=(Stage(1.0, 32, 2, 2),), frozen_from=0.0, clip_norm=1e9, half=False, two_objects=1.0)
+
+
+class Uneven(XMemS):
+    """The first clip of a batch has an object less, so a process that counts but its own would weigh them wrongly."""
+
+    def batch(self, source: Composer, rng: Generator, progress: float, share: Share, device: torch.device) -> Clips:
+        clips = super().batch(source, rng, progress, share, device)
+        present = torch.ones_like(clips.present)
+        present[0, 1] = share.rank > 0
+        return replace(clips, present=present)
+
+
+BASE = replace(RECIPE, stages=(Stage(1.0, 32, 2, 2),), frozen_from=0.0, clip_norm=1e9, half=False, two_objects=1.0)
+FROZEN = Uneven(**{f.name: getattr(BASE, f.name) for f in fields(BASE)})
 """Norms hold still: statistics of a half batch would not be those of the whole."""
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rotomem.errors import CheckpointError, UsageError
+from rotomem.errors import CheckpointError, OutputError, UsageError
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import REGISTRY, load_strictly, read_state_dict
 
@@ -44,15 +44,25 @@ class Average:
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
-    """Write a run's state; the file appears whole or not at all."""
+    """Write a run's state; the file appears whole or not at all. Raises OutputError where it cannot be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+        what = next(
+            (e.strerror for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), error
+        )
+        raise OutputError(
+            f"cannot write the checkpoint: {what}", path=path, remedy="make room; the one before it is whole"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -376,7 +376,9 @@ class _Journal:
         lines = self.path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if _is_known(line, step)]
         if len(kept) < len(lines):
-            self.path.write_text("".join(kept))
+            part = self.path.with_name(f".{self.path.name}.part")
+            part.write_text("".join(kept))
+            part.replace(self.path)
 
     def add(self, step: Step) -> None:
         """Note a step; on a GPU several are written at a time, since that waits for the device."""
