@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RECIPES = {
     "xmem-s": ("xmem_s.XMemS", "train the bundled model"),
+    "refine": ("refine.Refine", "put a head for fractional alpha on a trained XMem (--start)"),
     "stm": ("stm.STMRecipe", "train STM on the data sets of its paper"),
     "stcn": ("stcn.STCNRecipe", "train STCN on the data sets of its paper"),
     "xmem": ("xmem.XMemRecipe", "train XMem on the data sets of its paper"),
@@ -30,7 +31,7 @@ _RECIPES = {
 }
 """What a recipe is called here: its class in `train/recipes`, and what it does."""
 
-_OURS = ("xmem-s",)
+_OURS = ("xmem-s", "refine")
 """Recipes that are no published ones: one stage, one folder of our own layout."""
 
 
