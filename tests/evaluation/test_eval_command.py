@@ -11,6 +11,7 @@ import OpenImageIO as oiio
 import pytest
 
 import rotomem
+from engine.toy import tiny_aot
 from rotomem.cli import main
 from rotomem.evaluation import davis
 
@@ -56,6 +57,22 @@ def test_eval_when_json_goes_to_standard_output_then_nothing_else_does(
     assert main(["eval", str(data), "--sequences", "box", "--limit", "3", "--json", "-"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [s["name"] for s in report["sequences"]] == ["box"] and report["sequences"][0]["frames"] == 3
+
+
+def test_eval_when_a_depth_is_given_then_the_model_runs_at_it(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["eval", str(data), "--sequences", "pair", "--json", "-"]
+    assert main([*asked, "--depth", "1"]) == 2
+    assert "depth is 1" in capsys.readouterr().err
+    model = tiny_aot(memory_every=None)
+    monkeypatch.setattr(rotomem, "load_model", lambda *_, **__: model)
+    reports = []
+    for more in ([], ["--depth", "1"]):
+        assert main([*asked, *more]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert [(r["depth"], r["mem_every"]) for r in reports] == [(None, None), (1, None)]
+    assert reports[0]["all"]["jf"] != reports[1]["all"]["jf"]
 
 
 def test_eval_when_several_sizes_and_mirrored_then_another_figure_and_the_table_says_so(

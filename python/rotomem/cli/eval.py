@@ -74,7 +74,7 @@ def add_parser(subparsers: SubParsers) -> None:
         metavar="N",
         help="frames between memory frames, keys, or as the model has it (%(default)s)",
     )
-    network.add_argument("--depth", type=int, metavar="N", help="layers that run, of a model that has a choice (AOST)")
+    network.add_argument("--depth", type=int, metavar="N", help="layers that run, where a model has a choice (AOST)")
     network.add_argument("--threads", type=int, metavar="N", help="CPU threads of the network")
 
     data = parser.add_argument_group("what is measured")
