@@ -15,6 +15,7 @@ from rotomem.models.aot import AOT, AOTConfig
 from rotomem.models.interface import VOSModel
 from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.models.stm import STM, STMConfig
+from rotomem.models.stremn import STReMN, STReMNConfig
 from rotomem.models.xmem import XMem, XMemConfig
 
 TINY = XMemConfig(
@@ -83,6 +84,18 @@ def tiny_stm(seed: int = 0) -> STM:
     return model
 
 
+def tiny_stremn(weights: int = 0, **settings: Any) -> STReMN:
+    """As `tiny_stm`, with a memory of six frames; nothing is too far away in pictures as small as a test's."""
+    config = STReMNConfig("basic", 8, (8, 12, 16), (1, 1, 1), 16, 16, 16, update_dim=8, reach=1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(weights)
+        model = STReMN(replace(config, **settings)).eval()
+    with torch.no_grad():
+        model.decoder.convFM.weight[:, :16].mul_(4)
+        model.decoder.pred2.weight.mul_(8)
+    return model
+
+
 class TinyEncoder(nn.Module):
     """Maps of MobileNetV2's widths at 1/4, 1/8, 1/16 and again 1/16, from five convolutions."""
 
@@ -120,4 +133,5 @@ MODELS: dict[str, Callable[[], VOSModel]] = {
     "stcn": tiny_stcn,
     "stm": tiny_stm,
     "aost": tiny_aot,
+    "stremn": tiny_stremn,
 }

@@ -10,7 +10,7 @@ values. A model with identities (AOT) has a row for every pass of objects where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rotomem.engine.options import MemorySettings
+from rotomem.engine.slots import Choose, Slots
 from rotomem.errors import EmptyMemoryError, MemoryStateError, UsageError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
 from rotomem.ops.readout import read_memory
@@ -88,6 +89,11 @@ class Pool:
     def of(self, store: Store) -> Tensor:
         """[size] bool: elements of one store."""
         return self["store"] == int(store)
+
+    @property
+    def drawn(self) -> Tensor:
+        """[size] bool: elements of frames that the artist drew."""
+        return self.of(Store.PERMANENT)
 
     def usage(self) -> Tensor:
         """[size]: affinity received per frame alive (section 3.3, "prototype selection")."""
@@ -198,9 +204,12 @@ class MemoryBank:
     the shot (unless `long_term` is off).
     """
 
-    def __init__(self, plan: MemoryPlan, settings: MemorySettings, device: torch.device) -> None:
+    def __init__(
+        self, plan: MemoryPlan, settings: MemorySettings, device: torch.device, choose: Choose | None = None
+    ) -> None:
         unkept = {
-            "slots": plan.slots is not None,
+            "slots without a choice, or of several layers": plan.slots is not None
+            and (choose is None or plan.layers > 1),
             "heads without keys_per_object": plan.heads != 1 and not plan.keys_per_object,
         }
         if declared := [name for name, is_so in unkept.items() if is_so]:
@@ -212,6 +221,7 @@ class MemoryBank:
         self.settings = settings
         self.layers = [Pool(plan, device) for _ in range(plan.layers)]
         self._latest: list[MemoryElements | None] = [None] * plan.layers
+        self._slots = Slots(plan.slots, choose) if plan.slots is not None and choose is not None else None
 
     @property
     def size(self) -> int:
@@ -226,7 +236,7 @@ class MemoryBank:
             tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid, b.key))]
             total += sum(t.numel() * t.element_size() for t in tensors)
         total += sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
-        return total
+        return total + (self._slots.nbytes if self._slots is not None else 0)
 
     def add_objects(self, count: int) -> None:
         """Rows for `count` objects (of a model with identities: passes) that appear now."""
@@ -239,8 +249,19 @@ class MemoryBank:
             pool.remove_row(row)
             latest = self._latest[layer]
             if latest is not None:
-                key, value = (torch.cat([t[:row], t[row + 1 :]]) for t in (latest.key, latest.value))
-                self._latest[layer] = MemoryElements(key, value)
+                self._latest[layer] = self._without(latest, row)
+        if self._slots is not None:
+            self._slots.remove_object(row)
+
+    def _without(self, e: MemoryElements, row: int) -> MemoryElements:
+        """The elements less one row of the memory."""
+        dim = 1 if self.plan.objects_per_pass is None else 0
+
+        def cut(t: Tensor) -> Tensor:
+            return torch.cat([t.narrow(dim, 0, row), t.narrow(dim, row + 1, t.shape[dim] - row - 1)], dim)
+
+        key = cut(e.key) if self.plan.keys_per_object else e.key
+        return replace(e, key=key, value=cut(e.value), extra=None if e.extra is None else cut(e.extra))
 
     def latest(self, layer: int) -> MemoryElements:
         """What the previous frame left. Raises EmptyMemoryError before the first mask."""
@@ -267,7 +288,9 @@ class MemoryBank:
             latest = pool.of(Store.LATEST)
             if bool(latest.any()):
                 pool.keep(~latest)
-            if self.settings.long_term and self.plan.consolidates:
+            if self._slots is not None:
+                self._slots.make_room(pool, e, step, drawn=store == Store.PERMANENT)
+            elif self.settings.long_term and self.plan.consolidates:
                 # All at once: growing later would hold the old memory beside the new.
                 frames = 1 + self.settings.max_working_frames + self.settings.include_last
                 pool.reserve(frames * e.key.shape[-2] * e.key.shape[-1] + self.settings.max_long_term)

@@ -86,7 +86,7 @@ class Session:
         self.timings: dict[str, float] = {}
         """Seconds spent so far in encode_frame, memory_read, decode, encode_mask and memorise."""
         self._device = next(model.parameters()).device
-        self.memory = MemoryBank(model.plan, self.settings, self._device)
+        self.memory = MemoryBank(model.plan, self.settings, self._device, model.choose_slot)
         self._rows = ObjectRows(model.plan.objects_per_pass or 1)
         self._sensory: Tensor | None = None
         self._shape: tuple[int, int] | None = None

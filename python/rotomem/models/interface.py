@@ -23,8 +23,6 @@ How the five methods express themselves:
                 `choose_slot` says which frame a full memory lets go
     ==========  ==================================================================================
 
-What a bank does not keep yet (slots) it refuses when a session starts, so nothing is declared in vain.
-
 A model with identities (AOT) tells the objects of one pass apart by itself and keeps them all in one value map. In a
 session its batch is the passes: masks [B, I, h, w] and logits [B, I+1, ...] have a row per identity, used or not,
 values [B, 1, CV, y, x] and readouts have one row. Features and queries may have batch 1: the same for all passes.

@@ -151,6 +151,7 @@ class STReMN(VOSModel):
             top_k=None,
             keys_per_object=True,
             latest_frame=True,
+            short_term=config.reach is not None,
             clear_padding=True,
             slots=2 if config.policy == "first_and_last" else config.slots,
             memory_every=1,
@@ -172,17 +173,17 @@ class STReMN(VOSModel):
         """See VOSModel.decode. False positives far away are dropped at test only (section 4.1.1)."""
         readout = memory.read(Query(features.key))
         logits = self.decoder(features, readout.to(features.f4.dtype)).float()
-        coarse = torch.softmax(logits, 2)[:, :, 1]
-        b, o = coarse.shape[:2]
+        b, o = logits.shape[:2]
+        coarse = aggregate_logits(torch.softmax(logits, 2)[:, :, 1])
         logits = F.interpolate(logits.flatten(0, 1), scale_factor=4, mode="bilinear", align_corners=False)
         own = torch.softmax(logits, 1)[:, 1].view(b, o, *logits.shape[-2:])
         if not self.training and self.config.reach is not None:
             before = memory.latest().extra
             assert before is not None
             far = far_regions(torch.softmax(aggregate_logits(own), 1), before[:, :, -1], self.config.reach)
-            own, coarse = (x * ~F.interpolate(far, size=x.shape[-2:], mode="nearest").bool() for x in (own, coarse))
+            own = own * (1 - F.interpolate(far, size=own.shape[-2:], mode="nearest"))
         aggregated = aggregate_logits(own)
-        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=aggregate_logits(coarse))
+        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
 
     def encode_mask(
         self,
