@@ -22,6 +22,8 @@ _WIDE, _HIGH, _LEFT, _TOP, _ROOM = 620, 190, 66, 34, 30
 """Size of a panel's axes in pixels, room at its left, above and below."""
 _SCALE = 2
 """Lines are drawn this much larger and then shrunk, which smooths them."""
+_MOST_POINTS = 1500
+"""Of longer runs every second, third, ... value is drawn."""
 
 
 @dataclass(frozen=True)
@@ -216,12 +218,13 @@ class _Axes:
         self._line([self._x + bx for bx, _ in box], [self._y + by for _, by in box], _INK)
         self._sheet.text(self._x, self._y - 14, f"{panel.title}, by {against}")
         colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(curves))]
-        for value, where, colour in zip(values, at, colours, strict=True):
+        few = [slice(None, None, len(v) // _MOST_POINTS + 1) for v in values]
+        for value, where, colour, some in zip(values, at, colours, few, strict=True):
             if panel.smooth:
                 pale = cast(Colour, tuple(1 - 0.3 * (1 - c) for c in colour))
-                self._sheet.line(to_x(where), to_y(value), pale)
-        for mean, where, colour in zip(means, at, colours, strict=True):
-            self._sheet.line(to_x(where), to_y(mean), colour)
+                self._sheet.line(to_x(where[some]), to_y(value[some]), pale)
+        for mean, where, colour, some in zip(means, at, colours, few, strict=True):
+            self._sheet.line(to_x(where[some]), to_y(mean[some]), colour)
         x = self._x + _WIDE
         for curve, colour in zip(reversed(curves), reversed(colours), strict=True) if len(curves) > 1 else ():
             name = curve.key.removeprefix("validation_").replace("_", " ")
