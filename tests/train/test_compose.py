@@ -43,7 +43,7 @@ def test_compose_when_anything_is_drawn_then_ranges_hold(pool: PicturePool, seed
 
 @pytest.mark.parametrize("name", [*KINDS, "motion_blur", "thin_structures"])
 def test_compose_when_kind_is_asked_for_then_its_objects_can_be_followed(pool: PicturePool, name: str) -> None:
-    """Most objects are there in the first frame, have edges and move; most stay in sight to the second."""
+    """Most objects are there in the first frame, have edges and move; most are seen again."""
     config = {"motion_blur": motion_blur(), "thin_structures": thin_structures()}.get(name) or KINDS[name]
     config = replace(config, still=0, shutter=(*config.shutter[:2], 4))
     clips = Composer(pool, config).compose(seeded(2), clips=8, frames=3, size=48, objects=1)
@@ -55,7 +55,7 @@ def test_compose_when_kind_is_asked_for_then_its_objects_can_be_followed(pool: P
     moved = (coverage[:, 2] - coverage[:, 0]).abs().sum((1, 2)) / coverage[:, 0].sum((1, 2))
     assert (moved > 0.02).float().mean() > 0.8
     if name != "occlusion":
-        assert ((coverage[:, 1].mean((1, 2)) > 0.001).float().mean()) > 0.7
+        assert (coverage[:, 1:].mean((2, 3)).amax(1) > 0.001).float().mean() > 0.7
 
 
 def test_compose_when_chunks_are_whole_batches_then_shapes_are_the_same(pool: PicturePool) -> None:

@@ -61,6 +61,7 @@ class Composer:
     def compose(self, rng: Generator, *, clips: int, frames: int, size: int, objects: int, chunk: int = 1) -> Clips:
         """A batch of `clips` clips that each follow up to `objects` objects.
 
+        size    side of the square pictures, below 640
         chunk   clips made at a time; 1 keeps a clip in a CPU's cache, a GPU wants them all at once
         """
         draw = Draw(rng, self.device)
@@ -77,9 +78,8 @@ class Composer:
         """Images [B, T, 3, h, w] and coverage [B, T, O, h, w] of clips of one structure and different values."""
         c = self.config
         blurred, share, samples = c.shutter
-        shutter = (
-            Shutter(samples, share * float(draw.uniform((), 0.4, 1).cpu())) if draw.chance(blurred) else Shutter()
-        )
+        share *= float(draw.uniform((), 0.4, 1).cpu())
+        shutter = Shutter(samples, share) if draw.chance(blurred) else Shutter()
         region = draw.chance(c.region)
         scene = self.backgrounds.scene(draw, b, t, size, objects, region, shutter)
 
@@ -93,24 +93,29 @@ class Composer:
                 path = self.layers.leaving(draw, path, look.half)
             looks.append(look)
             paths.append(path)
-        followed = [i for i, owner in enumerate(owners) if owner]
-        for i, owner in enumerate(owners):
-            if owner or not followed:
-                continue
-            target = followed[int(draw.index(len(followed)))]
-            if draw.chance(c.copy):
-                looks[i] = replace(looks[target], half=looks[target].half * draw.log_uniform((b,), (0.8, 1.25)))
-            if i > target and draw.chance(c.crossing):
-                half = looks[i].half
-                if draw.chance(c.occluded):
-                    half = half.maximum(looks[target].half * 1.5)
-                looks[i] = replace(looks[i], half=half)
-                paths[i] = self.layers.crossing(draw, paths[target], half + looks[target].half)
+        self._distract(draw, owners, looks, paths)
         for look, path, owner in zip(looks, paths, owners, strict=True):
             self.layers.lay(draw, scene, look, path, owner)
 
         light, coverage = shutter.close(scene.light), shutter.close(scene.coverage)
         return self._finish(draw, light, coverage)
+
+    def _distract(self, draw: Draw, owners: list[int], looks: list[Look], paths: list[Tensor]) -> None:
+        """Make some of the layers that are not followed into copies of objects, or let them cross or hide one."""
+        c = self.config
+        followed = [i for i, owner in enumerate(owners) if owner]
+        for i, owner in enumerate(owners):
+            if owner or not followed:
+                continue
+            target = followed[int(draw.index(len(followed)))]
+            half, theirs = looks[i].half, looks[target].half
+            if draw.chance(c.copy):
+                looks[i], half = looks[target], theirs * draw.log_uniform(tuple(half.shape), (0.8, 1.25))
+            if i > target and draw.chance(c.crossing):
+                if draw.chance(c.occluded):
+                    half = half.maximum(theirs * 1.5)
+                paths[i] = self.layers.crossing(draw, paths[target], half + theirs)
+            looks[i] = replace(looks[i], half=half)
 
     def _owners(self, draw: Draw, objects: int, region: bool) -> list[int]:
         """Which object each layer shows, 0 for none, back to front."""
@@ -139,7 +144,7 @@ class Composer:
         if draw.chance(c.grain[0]):
             sigma = float(draw.uniform(()).cpu()) * c.grain[1]
             room = self._grain.shape[-1] - h
-            for one in image:
+            for one in image:  # a window of one field of noise: drawing noise costs more than composing
                 y, x = draw.index(room, (2,)).tolist()
                 one.add_(self._grain[:, y : y + h, x : x + w], alpha=sigma)
             image = image.clamp_(0, 1)
