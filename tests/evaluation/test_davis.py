@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,15 @@ import numpy as np
 import OpenImageIO as oiio
 import pytest
 
-from rotomem.errors import InputError, MissingFrameError, PlateError, ShapeError, UsageError
+from rotomem.errors import (
+    CheckpointError,
+    InputError,
+    MaskError,
+    MissingFrameError,
+    PlateError,
+    ShapeError,
+    UsageError,
+)
 from rotomem.evaluation import davis
 from rotomem.evaluation.gauge import Cost
 
@@ -253,6 +262,48 @@ def test_find_sequences_when_nothing_is_there_then_the_error_says_what_was_expec
         davis.find_sequences(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (["Annotations/box"], "box has no annotations"),
+        (["JPEGImages/box"], "box has no pictures"),
+        (["JPEGImages/box/00003.jpg"], "has no picture"),
+    ],
+)
+def test_find_sequences_when_a_sequence_is_not_whole_then_it_is_told_unless_others_are_named(
+    tmp_path: Path, lost: list[str], says: str
+) -> None:
+    for name in ("box", "whole"):
+        davis_sequence(tmp_path, name, [labels_of((1, 8, 8, 24, 24))] * 4)
+    for path in (tmp_path / one for one in lost):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(MissingFrameError, match=says):
+        davis.find_sequences(tmp_path)
+    assert [s.name for s in davis.find_sequences(tmp_path, ["whole"])] == ["whole"]
+
+
+def test_find_sequences_when_a_list_names_none_or_the_meta_is_odd_then_errors(tmp_path: Path) -> None:
+    davis_sequence(tmp_path, "box", [labels_of((1, 8, 8, 24, 24))] * 3)
+    (tmp_path / "JPEGImages/box/._00000.jpg").write_bytes(b"a Finder's note")
+    assert len(davis.find_sequences(tmp_path)[0].images) == 3
+    (tmp_path / "none.txt").write_text("")
+    with pytest.raises(MissingFrameError, match="no sequence to measure"):
+        davis.find_sequences(tmp_path, [str(tmp_path / "none.txt")])
+    for odd in ({"box": []}, {"box": {"objects": []}}, {"box": {"objects": {"1": "dog"}}}, ["box"]):
+        (tmp_path / "meta.json").write_text(json.dumps({"videos": odd}))
+        with pytest.raises(InputError, match="description"):
+            davis.find_sequences(tmp_path)
+
+
+def test_run_sequence_when_the_model_answers_nan_then_error_and_no_mean_without_it(tmp_path: Path) -> None:
+    davis_sequence(tmp_path, "box", [labels_of((1, 8, 8, 24, 24))] * 3)
+    tracker = Recorder()
+    step = tracker.step
+    tracker.step = lambda *a, **k: step(*a, **k) * (np.nan if len(tracker.calls) > 1 else 1)  # type: ignore[method-assign]
+    with pytest.raises(CheckpointError, match=r"not finite.*sequence=box frame=1"):
+        davis.run_sequence(davis.find_sequences(tmp_path)[0], tracker)
+
+
 def test_find_sequences_when_the_training_set_lies_beside_then_categories_are_seen_or_not(tmp_path: Path) -> None:
     valid, train = tmp_path / "valid", tmp_path / "train"
     davis_sequence(valid, "v", [labels_of((1, 8, 8, 24, 24), (2, 30, 30, 40, 40))] * 3)
@@ -313,11 +364,17 @@ def test_read_labels_when_colourful_or_broken_then_errors_name_the_file(tmp_path
     picture(tmp_path / "photo.png")
     with pytest.raises(PlateError, match=r"colour picture.*photo\.png"):
         davis.read_labels(tmp_path / "photo.png")
-    davis.write_labels(tmp_path / "cut.png", labels_of((1, 4, 4, 20, 20)))
+    davis.write_labels(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 9, (H, W), np.uint8))
     whole = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[:60])
-    with pytest.raises(PlateError, match=r"cut\.png"):
-        davis.read_labels(tmp_path / "cut.png")
+    for length in (60, len(whole) * 2 // 3):  # FFmpeg alone would fill up the second
+        (tmp_path / "cut.png").write_bytes(whole[:length])
+        with pytest.raises(MaskError, match=r"cut\.png"):
+            davis.read_labels(tmp_path / "cut.png")
+    deep = oiio.ImageBuf(oiio.ImageSpec(W, H, 1, oiio.UINT16))
+    deep.set_pixels(deep.roi, np.full((H, W, 1), 2 / 65535, np.float32))
+    assert deep.write(str(tmp_path / "deep.png"))
+    with pytest.raises(PlateError, match="more than 8 bits"):
+        davis.read_labels(tmp_path / "deep.png")
     with pytest.raises(PlateError, match=r"none\.png"):
         davis.read_labels(tmp_path / "none.png")
 

@@ -51,6 +51,16 @@ def test_eval_when_run_then_table_json_and_labels_agree(
     assert len(list((out / "b" / "Overlays" / "pair").glob("*.jpg"))) == 4
 
 
+def test_eval_when_annotations_lack_then_how_many_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "a/Annotations/box/00002.png").unlink()
+    assert main(["eval", str(data), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert (
+        "box: frames without annotation, which do not count: 1" in printed.err and "pair: frames" not in printed.err
+    )
+    assert json.loads(printed.out)["sequences"][0]["per_object"][0]["frames"] == 1
+
+
 def test_eval_when_json_goes_to_standard_output_then_nothing_else_does(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +169,8 @@ def test_eval_when_mattes_are_the_truth_then_their_errors_and_the_bicubic_ones(
         (["--overlays"], 2, "--out"),
         (["--sequences", "nobody"], 3, "box, pair"),
         (["--size", "-1"], 2, "0 or more"),
+        (["--threads", "0"], 2, "1 or more"),
+        (["--json", "no/such/folder.json"], 2, "a folder that exists"),
     ],
 )
 def test_eval_when_arguments_make_no_sense_then_code_and_remedy(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rotomem.cli.reproduce import reproduce
 from rotomem.cli.tables import print_alpha_table, print_table
-from rotomem.cli.track import parse_mem_every
+from rotomem.cli.track import check_report_file, parse_mem_every, parse_positive
 from rotomem.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def add_parser(subparsers: SubParsers) -> None:
         help="frames between memory frames, keys, or as the model has it (%(default)s)",
     )
     network.add_argument("--depth", type=int, metavar="N", help="layers that run, where a model has a choice (AOST)")
-    network.add_argument("--threads", type=int, metavar="N", help="CPU threads of the network")
+    network.add_argument("--threads", type=parse_positive, metavar="N", help="CPU threads of the network")
 
     data = parser.add_argument_group("what is measured")
     data.add_argument(
@@ -190,6 +190,8 @@ def _check(args: argparse.Namespace) -> None:
             f"{args.clips} clips of {args.frames} frames at {args.size or 'full size'}",
             remedy="give 1 clip or more, 2 frames or more, and a --size",
         )
+    if args.json not in (None, "-"):
+        check_report_file(Path(args.json))
     if args.limit is not None and args.limit < 3:
         raise UsageError(f"--limit {args.limit} leaves no frame to measure", remedy="give 3 or more")
     if args.overlays and not args.out:
@@ -234,6 +236,13 @@ def _run_sequence(
     score = davis.run_sequence(
         sequence, _tracker(args, model, **settings), limit=args.limit, flicker=args.flicker, on_frame=on_frame
     )
+    lacking = [
+        i
+        for i in sequence.wanted
+        if davis.counts(sequence.protocol, i, score.frames) and i not in sequence.annotations
+    ]
+    if lacking and sequence.protocol != "youtube":  # there only some frames are annotated anyway
+        console.print(f"{score.name}: frames without annotation, which do not count: {len(lacking)}", highlight=False)
     s = davis.summarise([score])
     _say_done(console, f"{score.name}: J&F {s.jf:.3f}  J {s.j.mean:.3f}  F {s.f.mean:.3f}  {score.cost.fps:.1f} fps")
     return score

@@ -202,7 +202,7 @@ def parse_positive(text: str, otherwise: str = "") -> int:
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
     if args.json not in (None, "-"):
-        _check_report_file(Path(args.json))
+        check_report_file(Path(args.json))
     # With the report on stdout everything else goes to stderr.
     stream = sys.stderr if args.json == "-" else sys.stdout
     report: Report | None = None
@@ -350,7 +350,7 @@ def _hint(text: str, args: argparse.Namespace, stream: TextIO) -> None:
         print(text, file=stream)
 
 
-def _check_report_file(path: Path) -> None:
+def check_report_file(path: Path) -> None:
     """An hour of work should not end in a report that cannot be written."""
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(

@@ -16,7 +16,7 @@ from rotomem.errors import InputError, ShapeError
 from rotomem.evaluation import measures
 from rotomem.evaluation.alpha_clips import AlphaClip, Alphas, Picture
 from rotomem.evaluation.coarse import CoarseListener
-from rotomem.evaluation.davis import Stepper
+from rotomem.evaluation.davis import Stepper, check_finite
 from rotomem.evaluation.gauge import Cost, Gauge
 from rotomem.evaluation.motion import estimate_motion
 from rotomem.evaluation.temporal import Motion, dt_ssd, flicker, messd_dt
@@ -187,6 +187,7 @@ def run_alpha(
         rows = None if truth is None or not new else np.ascontiguousarray(truth[[i - 1 for i in new]])
         with gauge.step():
             probabilities = stepper.step(picture, rows, objects=new or None, last=index == frames - 1)
+        check_finite(probabilities, clip.name, index)
         mattes = dict(zip(stepper.objects, probabilities[1:], strict=True))
         enlarged = coarse.enlarged(height, width) if coarse else None
         bicubic = {} if enlarged is None else dict(zip(stepper.objects, enlarged[1:], strict=False))

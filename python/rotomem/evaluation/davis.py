@@ -26,18 +26,17 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import av
 import numpy as np
 import OpenImageIO as oiio
 from numpy.typing import NDArray
 
-from rotomem.errors import InputError, MissingFrameError, PlateError, ShapeError, UsageError
+from rotomem.errors import CheckpointError, InputError, MissingFrameError, PlateError, ShapeError, UsageError
 from rotomem.evaluation.gauge import Cost, Gauge
 from rotomem.evaluation.measures import (
     Statistics,
@@ -49,6 +48,7 @@ from rotomem.evaluation.measures import (
 )
 from rotomem.evaluation.motion import estimate_motion
 from rotomem.evaluation.temporal import flicker as measure_flicker
+from rotomem.io.masks import palette_indices
 from rotomem.types import ObjectId
 
 Labels = NDArray[np.uint8]
@@ -168,8 +168,9 @@ def find_sequences(
     protocol     "davis", "davis2016", "youtube", or "auto": youtube where the data set has a meta.json, else davis
     all_frames   read every frame of a video whose plain layout holds some of them
 
-    Raises MissingFrameError where no data set is found, a name is unknown, or a data set lacks the frames that
-    `all_frames` asks for; UsageError for an unknown protocol.
+    Raises MissingFrameError where no data set or sequence is found, a name is unknown, a sequence is not whole (no
+    pictures, no annotations, an annotation without picture), or a data set lacks the frames that `all_frames` asks
+    for; UsageError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"no protocol {protocol!r}", remedy="use " + ", ".join(PROTOCOLS))
@@ -183,17 +184,17 @@ def find_sequences(
             remedy="give a folder in the layout of DAVIS or YouTube-VOS, or one that holds several",
             path=root,
         )
-    found = [sequence for dataset in datasets for sequence in _sequences(dataset, protocol, all_frames)]
-    if names is None:
-        return found
-    wanted = list(names_in(names))
-    if unknown := [name for name in wanted if name not in {s.name for s in found}]:
+    there = [name for dataset in datasets for name in _names(dataset)]
+    wanted = set(there if names is None else names_in(names))
+    if unknown := sorted(wanted - set(there)):
         raise MissingFrameError(
             f"no sequence {', '.join(unknown)}",
-            remedy="sequences here: " + ", ".join(s.name for s in found[:12]) + (", ..." if len(found) > 12 else ""),
+            remedy="sequences here: " + ", ".join(there[:12]) + (", ..." if len(there) > 12 else ""),
             path=root,
         )
-    return [s for s in found if s.name in set(wanted)]
+    if not wanted:
+        raise MissingFrameError("no sequence to measure", remedy="check the folder and the list of names", path=root)
+    return [sequence for dataset in datasets for sequence in _sequences(dataset, protocol, all_frames, wanted)]
 
 
 class _Tally:
@@ -257,9 +258,10 @@ def run_sequence(
                     mask = np.where(np.isin(annotation, new), annotation, 0).astype(np.uint8)
                 with gauge.step():
                     probabilities = stepper.step(picture, mask, objects=new or None, last=last)
+                check_finite(probabilities, sequence.name, index)
                 rows = np.array([0, *stepper.objects], np.uint8)
                 labels = rows[np.argmax(probabilities, axis=0)]
-            if annotation is not None and _counts(sequence.protocol, index, len(images)):
+            if annotation is not None and counts(sequence.protocol, index, len(images)):
                 void = annotation == VOID if truth.has_void else None
                 for i, tally in objects.items():
                     tally.j.append(region_similarity(labels == i, annotation == i, void))
@@ -312,6 +314,14 @@ class _Steadiness:
                 tally.truth_flicker.append(measure_flicker(before[2] == i, annotation == i, motion, known))
 
 
+def check_finite(probabilities: NDArray[np.float32], sequence: str, frame: int) -> None:
+    """Raise CheckpointError for an answer that is no number: a mean would leave it out."""
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(
+            "the model's answer is not finite", remedy="check its weights", sequence=sequence, frame=frame
+        )
+
+
 def summarise(scores: Iterable[SequenceScore]) -> Summary:
     """Means over all objects that have a frame that counts."""
     everyone = [o for s in scores for o in s.objects]
@@ -348,22 +358,9 @@ def read_picture(path: Path) -> NDArray[np.float32]:
 
 def read_labels(path: Path) -> Labels:
     """A label map [H, W]: palette indices of a palette PNG, else the values of a grey one (or of equal R, G, B)."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(26)
-    except OSError as error:
-        raise PlateError(f"cannot read the annotation: {error.strerror}", path=path) from None
-    if head[:4] == b"\x89PNG" and len(head) == 26 and head[25] == 3:
-        # OpenImageIO turns palettes into colours; the indices are what was drawn
-        try:
-            with av.open(str(path)) as container:
-                picture = next(container.decode(video=0))
-                if picture.format.name == "pal8":
-                    plane = picture.planes[0]
-                    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-                    return np.array(rows[: picture.height, : picture.width])
-        except (av.FFmpegError, StopIteration) as error:
-            raise PlateError(f"cannot read the annotation: {error}", path=path) from None
+    # OpenImageIO turns palettes into colours; the indices are what was drawn
+    if path.suffix.lower() == ".png" and (found := palette_indices(path)) is not None:
+        return found[0]
     pixels = _pixels(path, oiio.UINT8)
     grey: Labels = pixels[..., 0]
     if pixels.shape[2] >= 3 and not (np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])):
@@ -438,7 +435,8 @@ class _Truth:
         return labels
 
 
-def _counts(protocol: str, index: int, frames: int) -> bool:
+def counts(protocol: str, index: int, frames: int) -> bool:
+    """Whether a frame of so many counts, if it is annotated."""
     return protocol == "youtube" or 0 < index < frames - 1
 
 
@@ -446,11 +444,12 @@ def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
     if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
         yield root
     elif depth:
-        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for child in _folders(root):
             yield from _datasets(child, depth - 1)
 
 
-def _sequences(dataset: Path, protocol: str, all_frames: bool) -> Iterator[VideoSequence]:
+def _sequences(dataset: Path, protocol: str, all_frames: bool, names: Container[str]) -> Iterator[VideoSequence]:
+    """Those of the data set's sequences that are named. Raises MissingFrameError for one that is not whole."""
     meta = {} if protocol == "davis2016" else _meta(dataset)  # categories of objects that are merged say nothing
     if protocol == "auto":
         protocol = "youtube" if meta else "davis"
@@ -458,7 +457,7 @@ def _sequences(dataset: Path, protocol: str, all_frames: bool) -> Iterator[Video
     dense = _all_frames(dataset) if all_frames else None
     train = _meta(dataset.parent / "train") if dataset.name != "train" else {}
     known = {o.get("category") for video in train.values() for o in video.get("objects", {}).values()}
-    for folder in sorted(p for p in images.iterdir() if p.is_dir()):
+    for folder in (images / name for name in _names(dataset) if name in names):
         pictures = pictures_in(folder)
         plain = [p.stem for p in pictures]
         if dense:
@@ -470,10 +469,16 @@ def _sequences(dataset: Path, protocol: str, all_frames: bool) -> Iterator[Video
                 remedy="complete that folder, or leave out --all-frames",
                 path=(dense or images) / folder.name,
             )
-        drawn = annotations / folder.name
-        masks = {index[p.stem]: p for p in sorted(drawn.glob("*.png")) if p.stem in index} if drawn.is_dir() else {}
-        if not pictures or not masks:
-            continue
+        drawn = _files(annotations / folder.name, (".png",))
+        if not pictures or not drawn:
+            raise MissingFrameError(
+                f"{folder.name} has no {'annotations' if pictures else 'pictures'}",
+                remedy="complete the data set, or name the --sequences that are whole",
+                path=annotations / folder.name if pictures else folder,
+            )
+        if stray := [p for p in drawn if p.stem not in index]:
+            raise MissingFrameError("an annotation has no picture", remedy=f"expected it in {folder}", path=stray[0])
+        masks = {index[p.stem]: p for p in drawn}
         categories: dict[ObjectId, str] = {}
         seen: dict[ObjectId, bool] = {}
         for key, entry in meta.get(folder.name, {}).get("objects", {}).items():
@@ -490,9 +495,24 @@ def _sequences(dataset: Path, protocol: str, all_frames: bool) -> Iterator[Video
         yield VideoSequence(dataset.name, folder.name, tuple(pictures), masks, protocol, wanted, categories, seen)
 
 
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _names(dataset: Path) -> list[str]:
+    """Of all sequences that have a folder of pictures or of annotations."""
+    return sorted({folder.name for tree in _resolution(dataset) for folder in _folders(tree)})
+
+
+def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in kinds and not p.name.startswith("."))
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a sequence in order; none where there is no such folder."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES) if folder.is_dir() else []
+    return _files(folder, _IMAGES)
 
 
 def _all_frames(dataset: Path) -> Path:
@@ -527,12 +547,15 @@ def _meta(dataset: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        videos = json.loads(path.read_text())["videos"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        videos = dict(json.loads(path.read_text())["videos"])
+        for video in videos.values():
+            for entry in video.get("objects", {}).values():
+                entry.get("category")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read the data set's description: {error}", remedy="expected YouTube-VOS' meta.json", path=path
         ) from None
-    return dict(videos)
+    return videos
 
 
 def names_in(names: Iterable[str]) -> Iterator[str]:
@@ -551,6 +574,8 @@ def _pixels(path: Path, kind: Any) -> NDArray[Any]:
     if image is None:
         raise PlateError(f"cannot read the picture: {oiio.geterror()}", path=path)
     try:
+        if kind == oiio.UINT8 and image.spec().format.size() > 1:  # 1 of 65535 would become 0
+            raise PlateError("the annotation has more than 8 bits", remedy="save it as palette PNG", path=path)
         pixels = image.read_image(0, 0, 0, image.spec().nchannels, kind)
         if pixels is None:
             raise PlateError(f"cannot read the picture: {image.geterror()}", path=path)
