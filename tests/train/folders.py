@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio
 
+from rotomem.evaluation.davis import write_labels
+
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert oiio.ImageBuf(np.ascontiguousarray(pixels)).write(str(path))
-
-
-def write_palette(path: Path, labels: np.ndarray) -> None:
-    """A palette PNG whose colours are not its indices."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = labels.shape
-    rows = np.zeros((height, width + 1), np.uint8)
-    rows[:, 1:] = labels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", bytes((i * 37 + c * 91) % 256 for i in range(256) for c in range(3)))
-        + chunk(b"IDAT", zlib.compress(rows.tobytes()))
-        + chunk(b"IEND", b"")
-    )
 
 
 def picture(index: int, frame: int = 0, *, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +36,7 @@ def write_video(
         if void:
             drawn[:6] = 255
         write_picture(root / images / name / f"{frame:05d}.jpg", pixels)
-        write_palette(root / labels / name / f"{frame:05d}.png", drawn)
+        write_labels(root / labels / name / f"{frame:05d}.png", drawn)
 
 
 def make_stills(root: Path) -> Path:
@@ -67,7 +48,7 @@ def make_stills(root: Path) -> Path:
     for i in range(2):
         pixels, labels = picture(i)
         write_picture(root / f"trees/images/part/{i}.png", pixels)
-        write_palette(root / f"trees/masks/part/{i}.png", labels)
+        write_labels(root / f"trees/masks/part/{i}.png", labels)
     return root
 
 

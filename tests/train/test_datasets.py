@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rotomem.errors import InputError, MissingFrameError, ShapeError, UsageError
+from rotomem.evaluation.davis import write_labels
 from rotomem.train.augment import VIDEO, Augment, Colour
 from rotomem.train.datasets import (
     VOID,
@@ -28,7 +29,7 @@ from rotomem.train.datasets import (
     read_label_map,
 )
 
-from .folders import make_bl30k, make_davis, make_stills, make_youtube, picture, write_palette, write_picture
+from .folders import make_bl30k, make_davis, make_stills, make_youtube, picture, write_picture
 
 STILL = Augment(size=48, share=(1, 1), ratio=(4 / 3, 4 / 3), flip=0, grey=0, turn=0, shear=0)
 PLAIN = replace(STILL, clip_colour=Colour(), frame_colour=Colour())
@@ -103,7 +104,7 @@ def test_read_label_map_when_grey_uses_255_then_it_is_one_soft_object_or_void(tm
     write_picture(tmp_path / "soft.png", grey)
     assert read_label_map(tmp_path / "soft.png", soft=True)[0].tolist() == [0, 0, 0, 1, 1]
     assert read_label_map(tmp_path / "soft.png")[0].tolist() == grey[0].tolist()
-    write_palette(tmp_path / "palette.png", np.array([[0, 3, 255]], np.uint8))
+    write_labels(tmp_path / "palette.png", np.array([[0, 3, 255]], np.uint8))
     assert read_label_map(tmp_path / "palette.png", soft=True).tolist() == [[0, 3, 255]]
     write_picture(tmp_path / "colour.png", np.dstack([grey, grey, grey * 0]))
     with pytest.raises(InputError, match=r"colour\.png"):
@@ -173,14 +174,14 @@ def test_clip_when_objects_are_many_then_no_more_than_wanted_are_followed(tmp_pa
 def test_clip_when_no_label_map_shows_an_object_then_the_error_names_one(tmp_path: Path) -> None:
     pixels, labels = picture(0)
     write_picture(tmp_path / "a.jpg", pixels)
-    write_palette(tmp_path / "a.png", labels * 0)
+    write_labels(tmp_path / "a.png", labels * 0)
     with pytest.raises(InputError, match=r"no object to follow.*a\.png"):
         ClipSet([find_stills(tmp_path)])[Ticket(0, 1, Draw(augment=PLAIN))]
 
 
 def test_clip_when_sizes_differ_then_the_error_names_both_files(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.jpg", picture(0)[0])
-    write_palette(tmp_path / "a.png", picture(0, height=40)[1])
+    write_labels(tmp_path / "a.png", picture(0, height=40)[1])
     with pytest.raises(ShapeError, match=r"64x40.*64x48.*a\.png.*a\.jpg"):
         ClipSet([find_stills(tmp_path)])[Ticket(0, 1, Draw(augment=PLAIN))]
 
@@ -188,7 +189,7 @@ def test_clip_when_sizes_differ_then_the_error_names_both_files(tmp_path: Path) 
 def test_clip_when_the_picture_is_large_then_its_shorter_side_becomes_480(tmp_path: Path) -> None:
     pixels, labels = (np.kron(x, np.ones((20, 20) + (1,) * (x.ndim - 2), np.uint8)) for x in picture(0))
     write_picture(tmp_path / "a.jpg", pixels)
-    write_palette(tmp_path / "a.png", labels)
+    write_labels(tmp_path / "a.png", labels)
     sample = ClipSet([find_stills(tmp_path)])[Ticket(0, 1, Draw(frames=1, augment=replace(PLAIN, size=480)))]
     assert sample.images.shape == (1, 3, 480, 480)
     assert (sample.labels == 1).float().mean() == pytest.approx((picture(0)[1] == 1).mean(), abs=0.1)
@@ -240,7 +241,7 @@ def test_clip_source_when_a_round_is_over_then_every_shot_was_seen_once(tmp_path
     for i in range(5):
         pixels, labels = picture(0)
         write_picture(tmp_path / f"{i}.jpg", np.full_like(pixels, 40 * i))
-        write_palette(tmp_path / f"{i}.png", labels)
+        write_labels(tmp_path / f"{i}.png", labels)
     source = ClipSource([find_stills(tmp_path)], seed=4)
     draw = Draw(frames=1, augment=PLAIN)
     seen = [int(i.mean() * 255 / 40 + 0.5) for step in range(5) for i in source.batch(step, draw, 2).images]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rotomem
+from rotomem.errors import UsageError
 from rotomem.train.augment import VIDEO
 from rotomem.train.checkpoint import export_weights
 from rotomem.train.loop import Run, train
@@ -65,7 +66,7 @@ def falls(checkpoint: Path) -> bool:
 def test_recipe_when_stages_follow_each_other_then_losses_fall_and_the_engine_takes_the_weights(
     model: str, stage: str, tmp_path: Path
 ) -> None:
-    stills = learn(recipe_of(model, "0"), tmp_path / "0", 8)
+    stills = learn(recipe_of(model, "0", norms_learn=True), tmp_path / "0", 8)
     assert falls(stills)
     main = recipe_of(model, stage, start=str(stills))
     begun = Run(main, None).model.state_dict()
@@ -83,7 +84,7 @@ def test_recipe_when_stages_follow_each_other_then_losses_fall_and_the_engine_ta
 
 @pytest.mark.parametrize("model", ["stcn", "xmem"])
 def test_recipe_when_bl30k_is_learned_from_then_loss_falls(model: str, tmp_path: Path) -> None:
-    assert falls(learn(recipe_of(model, "1"), tmp_path / "1", 8))
+    assert falls(learn(recipe_of(model, "1", norms_learn=True), tmp_path / "1", 8))
 
 
 def test_recipe_when_stopped_and_resumed_then_it_sees_what_one_run_sees(tmp_path: Path) -> None:
@@ -100,13 +101,20 @@ def test_recipe_when_stopped_and_resumed_then_it_sees_what_one_run_sees(tmp_path
     assert len(whole) == 4 and lines("parts", (0.0, None)) == whole
 
 
-def test_prepare_when_nothing_was_learned_before_then_norms_learn_and_else_they_hold_still() -> None:
-    for given, gathers in (({}, True), ({"start": "x.pth"}, False), ({"imagenet": ("x.pth", "y.pth")}, False)):
-        recipe = recipe_of("stcn", "0", **given)
-        model = recipe.network_at_random().train()
-        recipe.prepare(model, 0.5)
-        norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        assert norms and all(norm.training is gathers for norm in norms)
+@pytest.mark.parametrize("learn", [False, True])
+def test_prepare_when_norms_are_not_to_learn_then_they_hold_still(learn: bool) -> None:
+    recipe = recipe_of("stcn", "0", norms_learn=learn)
+    model = recipe.network_at_random().train()
+    recipe.prepare(model, 0.5)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.training is learn for norm in norms)
+
+
+def test_check_beginning_when_norms_would_hold_still_at_nothing_then_the_error_says_so() -> None:
+    for given in ({"start": "x.pth"}, {"imagenet": ("x.pth", "y.pth")}, {"norms_learn": True}):
+        recipe_of("stcn", "3", **given).check_beginning()
+    with pytest.raises(UsageError, match=r"norms would never learn.*--imagenet"):
+        recipe_of("stcn", "3").check_beginning()
 
 
 @pytest.mark.parametrize(

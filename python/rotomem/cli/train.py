@@ -50,7 +50,9 @@ class _RecipeParser(argparse.ArgumentParser):
 def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser("train", help="train a model, draw its clips and curves, export its weights")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_RecipeParser)
+    what: argparse._SubParsersAction[Any] = parser.add_subparsers(
+        dest="what", required=True, metavar="WHAT", parser_class=_RecipeParser
+    )
     for name, (where, summary) in _RECIPES.items():
         recipe = what.add_parser(name, help=summary)
         if name in _OURS:
@@ -148,16 +150,14 @@ def _train(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     with joined(pick_device(args.device)) as device:
         first = share().rank == 0
-        if isinstance(recipe, StagedRecipe):
-            if args.minutes is None and args.steps is None:
-                args.steps = recipe.stage.iterations
-            if first and not recipe.begins_trained:
-                print(
-                    "without --start or --imagenet the encoders begin at random; norms are trained", file=sys.stderr
-                )
         if first and args.resume and args.deliver is not None and not (args.out / "checkpoint.pt").exists():
             collect(args.deliver, args.out)
         wait()
+        if isinstance(recipe, StagedRecipe):
+            if args.minutes is None and args.steps is None:
+                args.steps = recipe.stage.iterations
+            if not (args.out / "checkpoint.pt").exists():
+                recipe.check_beginning()
         source = recipe.open(args.data, device)
         with _Teller(args.minutes, args.steps, sys.stderr) if first else nullcontext() as report:
             path = loop.train(

@@ -37,7 +37,6 @@ from rotomem.train.compose import Clips
 from rotomem.train.datasets import Draw
 from rotomem.train.encoders import settle_norms
 from rotomem.train.losses import (
-    bootstrap_share,
     bootstrapped_cross_entropy,
     soft_jaccard,
     soft_overlap,
@@ -103,14 +102,14 @@ class AOTRecipe(StagedRecipe):
         return replace(there, peak=4e-4, weight_decay=0.03, first_frame=0.1) if stage == "0" else there
 
     def network_at_random(self) -> AOT:
-        """The network; where its encoder begins at random, its norms take the statistics that makes sense of."""
+        """The network. Its norms are constants: those of an encoder that begins at random are measured here."""
         model = AOT(self.network)
         nn.init.trunc_normal_(model.LSTT.block(0).short_term_attn.relative_emb_v, std=0.02)
         for module in model.modules():
             if isinstance(module, LSTTBlock):
                 module.self_attn.register_forward_hook(_leave_out(self.left_out))
                 module.linear2.register_forward_hook(_leave_out(self.left_out))
-        if not self.begins_trained:
+        if self.norms_learn:
             settle_norms(model.encoder)
         return model
 
@@ -120,9 +119,9 @@ class AOTRecipe(StagedRecipe):
         return ((model.encoder,),)
 
     def optimiser(self, model: nn.Module) -> torch.optim.AdamW:
-        """AdamW; the encoder at a tenth of the rate, its first stage still if it has learned something before."""
+        """AdamW; the encoder at a tenth of the rate, its first stage still unless it began at random."""
         assert isinstance(model, AOT)
-        if self.begins_trained:
+        if not self.norms_learn:
             for name, weight in model.encoder.named_parameters():
                 if name.startswith(_FIRST_STAGE[self.network.encoder]):
                     weight.requires_grad_(False)
@@ -163,10 +162,6 @@ class AOTRecipe(StagedRecipe):
         """Of the predicted frames and the first one; "loss" is what the paper minimises."""
         assert isinstance(model, AOT)
         clips = _at_random(clips, self.network.identities, rng)
-        share = 1.0
-        if self.bootstrap is not None:
-            start, end, least = self.bootstrap
-            share = bootstrap_share(self.iteration(progress), start=start, end=end, least=least)
         memory = _Memory(self.network.heads, self.network.layers)
         entropies, jaccards, overlaps = [], [], []
         for i, features in enumerate(_by_frame(model, clips.images)):
@@ -176,7 +171,7 @@ class AOTRecipe(StagedRecipe):
             else:
                 seen = model.match(features, memory)
             answers = _answers(model, features, seen, clips.present)
-            entropy, jaccard = _frame_losses(answers, clips, i, share)
+            entropy, jaccard = _frame_losses(answers, clips, i, self.share(progress))
             entropies.append(entropy)
             jaccards.append(jaccard)
             if i > 0:
@@ -256,7 +251,7 @@ def _at_random(clips: Clips, identities: int, rng: Generator) -> Clips:
 def _by_frame(model: AOT, images: Tensor) -> list[AOTFeatures]:
     """Features of every frame of [B, T, 3, h, w], all encoded at once."""
     b, t = images.shape[:2]
-    whole = model.encode_frame(images.flatten(0, 1))
+    whole = model.encode_frame(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     positions = {"positions": whole.positions}
     names = [f.name for f in fields(whole) if f.name not in positions]
     parts = [getattr(whole, name).unflatten(0, (b, t)).unbind(1) for name in names]

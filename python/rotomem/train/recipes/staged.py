@@ -1,8 +1,8 @@
 """What the published trainings of STM, STCN, XMem and AOT have in common: stages, each on data sets of its own.
 
 A stage begins with the weights that the one before ended with (`start`); the first begins with encoders trained on
-ImageNet (`imagenet`). Norms hold still then, as published. Without any weights to begin with their statistics would
-be nobody's: in that case alone norms are trained.
+ImageNet (`imagenet`), and norms hold still. A network that begins at random has nothing to hold still: then say
+`norms_learn`, which no paper does.
 
 A schedule is told in iterations of the stage's own length; a run of fewer steps goes through all of it, faster.
 """
@@ -68,11 +68,12 @@ class PublishedStage:
 class StagedRecipe(Recipe):
     """A published training, at one of its stages.
 
-    peak         learning rate before the first drop
-    bootstrap    iterations at which the cross-entropy begins to look at the hardest pixels only, at which it has come
-                 down to the share, and the share; None: it looks at all
-    workers      processes that read clips, for each process that trains
-    imagenet     files of ImageNet weights in torchvision's layout, one for each of `encoder_names`, or none
+    peak          highest learning rate
+    bootstrap     iterations at which the cross-entropy begins to look at the hardest pixels only, at which it has
+                  come down to the share, and the share; None: it looks at all
+    workers       processes that read clips, for each process that trains
+    imagenet      files of ImageNet weights in torchvision's layout, one for each of `encoder_names`, or none
+    norms_learn   norms gather statistics and learn, as they must in a network that begins at random
 
     stages, encoder_names   of the model: its stages by name, and the classifiers that its encoders begin as
     """
@@ -83,12 +84,12 @@ class StagedRecipe(Recipe):
     clip_norm: float = math.inf
     average: float = 0.0
     validation: int = 0
-    stage: PublishedStage = PublishedStage("0", ("stills",), 1, 1, Draw())
+    stage: PublishedStage = field(kw_only=True)
     peak: float = 1e-5
     bootstrap: tuple[float, float, float] | None = (20_000, 70_000, 0.15)
-    clip: ClipKnobs = field(default_factory=ClipKnobs)
     workers: int = 4
     imagenet: tuple[str, ...] = ()
+    norms_learn: bool = False
 
     @abstractmethod
     def network_at_random(self) -> VOSModel:
@@ -104,10 +105,20 @@ class StagedRecipe(Recipe):
             raise UsageError(f"{self.name} has no stage {stage!r}", remedy="stages: " + ", ".join(self.stages))
         return replace(self, stage=self.stages[stage])
 
-    @property
-    def begins_trained(self) -> bool:
-        """Whether the norms' statistics come from anywhere."""
-        return self.start is not None or bool(self.imagenet)
+    def check_beginning(self) -> None:
+        """Raises UsageError where a fresh run would have norms that hold still at nothing."""
+        if self.start is None and not self.imagenet and not self.norms_learn:
+            raise UsageError(
+                f"stage {self.stage.name} of {self.name} begins with no weights, and its norms would never learn",
+                remedy="give --start or --imagenet, or --set norms_learn=True",
+            )
+
+    def share(self, progress: float) -> float:
+        """Of the pixels that the cross-entropy looks at."""
+        if self.bootstrap is None:
+            return 1.0
+        start, end, least = self.bootstrap
+        return bootstrap_share(self.iteration(progress), start=start, end=end, least=least)
 
     def iteration(self, progress: float) -> float:
         """Where in the published schedule the run is."""
@@ -126,13 +137,9 @@ class StagedRecipe(Recipe):
                 begin_encoder(part, path)
         return model
 
-    def rate(self, progress: float) -> float:
-        """The peak, a tenth of it after each drop."""
-        return self.peak * 0.1 ** sum(self.iteration(progress) >= drop for drop in self.stage.drops)
-
     def prepare(self, model: nn.Module, progress: float) -> None:
-        """Norms hold still if they have anything to hold on to."""
-        freeze_norms(model, self.begins_trained)
+        """Norms hold still, or do not."""
+        freeze_norms(model, not self.norms_learn)
 
     def open(self, data: Path | Sequence[Path], device: torch.device) -> ClipSource:
         """The folders of the stage's data sets."""
@@ -144,10 +151,17 @@ class StagedRecipe(Recipe):
         draw = self.stage.drawn(self.iteration(progress))
         return source.batch(share.step, draw, self.stage.clips, rank=share.rank, world=share.world, device=device)
 
+
+@dataclass(frozen=True)
+class STMLineRecipe(StagedRecipe):
+    """What STM, STCN and XMem share beyond that: a rate that falls in steps, clips run as the engine runs a shot."""
+
+    clip: ClipKnobs = field(default_factory=ClipKnobs)
+
+    def rate(self, progress: float) -> float:
+        """The peak, a tenth of it after each drop."""
+        return self.peak * 0.1 ** sum(self.iteration(progress) >= drop for drop in self.stage.drops)
+
     def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
         """Bootstrapped cross-entropy, and dice where the recipe weighs it, over the predicted frames."""
-        share = 1.0
-        if self.bootstrap is not None:
-            start, end, least = self.bootstrap
-            share = bootstrap_share(self.iteration(progress), start=start, end=end, least=least)
-        return clip_losses(model, clips, rng, self.clip, share=share)
+        return clip_losses(model, clips, rng, self.clip, share=self.share(progress))

@@ -24,7 +24,7 @@ from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
+from rotomem.train.recipes.staged import PublishedStage, STMLineRecipe
 
 _CLIP = Draw(frames=3, objects=2, gap=5, augment=VIDEO)
 
@@ -51,8 +51,8 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class STCNRecipe(StagedRecipe):
-    """Every knob of the training; see StagedRecipe.
+class STCNRecipe(STMLineRecipe):
+    """Every knob of the training; see STMLineRecipe.
 
     weight_decay   added to the gradient, as Adam has it
     """

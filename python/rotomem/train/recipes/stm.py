@@ -23,7 +23,7 @@ from rotomem.models.stm import STM, STMConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
+from rotomem.train.recipes.staged import PublishedStage, STMLineRecipe
 
 _GROWTH = 20 * (60 * 5 + 3471) // 4
 """Iterations of 20 rounds."""
@@ -42,8 +42,8 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class STMRecipe(StagedRecipe):
-    """Every knob of the training; see StagedRecipe."""
+class STMRecipe(STMLineRecipe):
+    """Every knob of the training; see STMLineRecipe."""
 
     name = "stm"
     stages = STAGES

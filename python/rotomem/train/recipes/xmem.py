@@ -25,7 +25,7 @@ from rotomem.models.xmem import XMem, XMemConfig
 from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs
 from rotomem.train.datasets import Draw
-from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
+from rotomem.train.recipes.staged import PublishedStage, STMLineRecipe
 
 _CLIP = Draw(frames=8, objects=3, gap=5, spread="gather", augment=VIDEO)
 
@@ -64,8 +64,8 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class XMemRecipe(StagedRecipe):
-    """Every knob of the training; see StagedRecipe.
+class XMemRecipe(STMLineRecipe):
+    """Every knob of the training; see STMLineRecipe.
 
     weight_decay   of AdamW, for all parameters
     """
