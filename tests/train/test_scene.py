@@ -276,6 +276,20 @@ def test_lay_when_edges_are_blurred_then_light_and_coverage_have_the_same_blur(
         assert ((coverage > 0.1) & (coverage < 0.9)).float().mean() > 0.04
 
 
+def test_lay_when_layer_throws_a_shadow_then_it_ends_softly_beside_it(pool: PicturePool) -> None:
+    layers = Layers(pool, replace(BARE, shadow=1))
+    for seed in range(6):
+        scene = empty(1, 1, 1, 128)
+        scene.light.fill_(1)
+        layers.lay(draws(seed), scene, Look(white(64), torch.tensor([0.4])), torch.zeros(1, 1, 2), 1)
+        light, alpha = scene.light[0, 0, 0], scene.coverage[0, 0, 0]
+        bare = alpha == 0
+        assert float(light[bare].min()) < 0.97 and float(light[0, 0]) == 1
+        for axis in (0, 1):
+            both = bare.narrow(axis, 0, 127) & bare.narrow(axis, 1, 127)
+            assert float(light.diff(dim=axis).abs()[both].max()) < 0.06
+
+
 def test_shutter_when_disc_moves_then_coverage_is_its_time_average(pool: PicturePool) -> None:
     """Sixteen sub-frames of a disc that moves 12 pixels against the mean of 200 discs."""
     still = replace(BARE, spin=0, growth=0, bend=0, perspective=0)

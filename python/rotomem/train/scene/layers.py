@@ -14,7 +14,7 @@ from rotomem.train.scene import figures, shapes
 from rotomem.train.scene.config import ComposeConfig
 from rotomem.train.scene.draw import Draw, Shutter
 from rotomem.train.scene.light import blur, linearise
-from rotomem.train.scene.placement import Hinge, Placement, rotation, sample, screen, smooth_field
+from rotomem.train.scene.placement import Hinge, Placement, Window, rotation, sample, screen, smooth_field
 
 
 @dataclass(frozen=True)
@@ -220,12 +220,12 @@ class Layers:
         where = shutter(path)
         if draw.chance(c.with_camera):
             where = where + scene.shift
-        rigid = bool((path == path[:, :1]).all()) and draw.chance(0.5)
-        strength = draw.uniform((b,)).square() * (0.0 if rigid else c.bend * (0.2 if look.stiff else 1))
+        strength = draw.uniform((b,)).square() * c.bend * (0.2 if look.stiff else 1)
+        if bool((path == path[:, :1]).all()) and draw.chance(0.5):  # what stands still seldom bends
+            strength = strength * 0
         growth = shutter(draw.walk(b, t, (1,), draw.uniform((b,), 0, c.growth)))
-        turn = shutter(draw.walk(b, t, (1,), draw.uniform((b,)).square() * c.spin)) + draw.uniform(
-            (b, 1, 1), -0.5, 0.5
-        )
+        turn = shutter(draw.walk(b, t, (1,), draw.uniform((b,)).square() * c.spin))
+        turn = turn + draw.uniform((b, 1, 1), -0.5, 0.5)
         stretch = shutter(draw.walk(b, t, (1,), draw.uniform((b,), 0, c.growth * 0.5)))
         stretch = stretch + draw.uniform((b, 1, 1), -0.25, 0.25)
         shrink = torch.cat([(-(growth + stretch)).exp(), (-(growth - stretch)).exp()], -1) / half
@@ -248,7 +248,7 @@ class Layers:
         if draw.chance(c.relight):
             colour = colour * shutter(draw.walk(b, t, (1,), 0.16)).clamp(-0.8, 0.8).exp()[..., None, None]
         if draw.chance(c.shadow):
-            self._shade(draw, window.of(scene.light), alpha)
+            self._shade(draw, scene.light, alpha, window)
         rest = 1 - alpha
         window.of(scene.light).mul_(rest).add_(colour)
         window.of(scene.coverage).mul_(rest)
@@ -274,13 +274,19 @@ class Layers:
         focus = draw.uniform((placed.shape[0], 1, 1, 1, 1)) + draw.walk(placed.shape[0], t, (1, 1, 1), 0.3)
         return torch.lerp(placed, soft, shutter(focus).clamp(0, 1))
 
-    def _shade(self, draw: Draw, light: Tensor, alpha: Tensor) -> None:
-        """Take a layer's soft shadow from the light around it, in place."""
-        b, t, _, h, w = alpha.shape
-        coarse = F.avg_pool2d(alpha.flatten(0, 1), 8, ceil_mode=True, count_include_pad=False)
+    def _shade(self, draw: Draw, light: Tensor, alpha: Tensor, window: Window) -> None:
+        """Take the soft shadow of a layer that lies in the window from the light [B, T', 3, h, w], in place."""
+        cell = 8
+        around = window.grown(5 * cell, light.shape[-1])  # it falls beside what throws it
+        (top, bottom), (left, right) = (
+            (inner.start - outer.start, outer.stop - inner.stop)
+            for inner, outer in ((window.rows, around.rows), (window.columns, around.columns))
+        )
+        whole = F.pad(alpha.flatten(0, 1), (left, right, top, bottom))
+        coarse = F.avg_pool2d(whole, cell, ceil_mode=True, count_include_pad=False)
         coarse = F.avg_pool2d(coarse, 3, 1, 1)
         dx, dy = (int(v) for v in draw.index(7, (2,)) - 3)
         coarse = F.pad(coarse, (3 + dx, 3 - dx, 3 + dy, 3 - dy))[:, :, 3:-3, 3:-3]
         strength = float(draw.uniform((), 0.1, 0.8).cpu())
-        left = F.interpolate(1 - coarse * strength, (h, w), mode="bilinear", align_corners=False)
-        light.mul_(left.view(b, t, 1, h, w))
+        rest = F.interpolate(1 - coarse * strength, whole.shape[-2:], mode="bilinear", align_corners=False)
+        around.of(light).mul_(rest.unflatten(0, alpha.shape[:2]))

@@ -32,6 +32,12 @@ class Window:
         """That part of a picture [..., h, w]: a view."""
         return picture[..., self.rows, self.columns]
 
+    def grown(self, pixels: int, size: int) -> Window:
+        """The window and so many pixels about it, within a picture of side `size`."""
+        return Window(
+            *(slice(max(s.start - pixels, 0), min(s.stop + pixels, size)) for s in (self.rows, self.columns))
+        )
+
 
 EVERYWHERE = Window(slice(None), slice(None))
 
@@ -117,7 +123,7 @@ class Placement:
         Found on a grid of cells, with one cell to spare; on a GPU, where looking costs more than drawing, everywhere.
         """
         if self.matrix.device.type != "cpu":
-            return EVERYWHERE
+            return Window(slice(0, size), slice(0, size))
         cells = min(cells, size)
         inside = (self.grid(cells).abs().amax(-1) < 1.05).flatten(0, 1).any(0)
         spans = []
