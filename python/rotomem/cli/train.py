@@ -25,6 +25,7 @@ _RECIPES = {
     "stm": ("stm.STMRecipe", "train STM on the data sets of its paper"),
     "stcn": ("stcn.STCNRecipe", "train STCN on the data sets of its paper"),
     "xmem": ("xmem.XMemRecipe", "train XMem on the data sets of its paper"),
+    "stremn": ("stremn.STReMNRecipe", "train STReMN on the data sets of its paper"),
     "aot": ("aot.AOTRecipe", "train AOT on the data sets of its paper"),
     "aotv2": ("aot.AOTv2Recipe", "train AOTv2 on the data sets of its paper"),
     "aost": ("aot.AOSTRecipe", "train AOST on the data sets of its paper"),

@@ -24,7 +24,6 @@ from rotomem.train.augment import STILLS, VIDEO
 from rotomem.train.clip import ClipKnobs, clip_losses
 from rotomem.train.compose import Clips
 from rotomem.train.datasets import Draw
-from rotomem.train.encoders import begin_encoder
 from rotomem.train.recipes.staged import PublishedStage, StagedRecipe
 from rotomem.train.schedule import cosine_rate
 from rotomem.train.slots import SlotMemory
@@ -44,6 +43,8 @@ class STReMNRecipe(StagedRecipe):
     """
 
     name = "stremn"
+    stages = STAGES
+    encoder_names = ("ResNet-50 with group norms",)
 
     half: bool = False
     stage: PublishedStage = STAGES["1"]
@@ -57,12 +58,10 @@ class STReMNRecipe(StagedRecipe):
         """STReMN at the recipe's widths."""
         return STReMN(self.network)
 
-    def begin(self, model: VOSModel) -> None:
-        """ResNet-50 twice; one with group norms, in torchvision's layout, for those of the paper."""
+    def encoders(self, model: VOSModel) -> tuple[tuple[nn.Module, ...], ...]:
+        """Either encoder."""
         assert isinstance(model, STReMN)
-        if self.resnet50 is not None:
-            begin_encoder(model.query_encoder, self.resnet50)
-            begin_encoder(model.memory_encoder, self.resnet50)
+        return ((model.query_encoder, model.memory_encoder),)
 
     def optimiser(self, model: nn.Module) -> torch.optim.Adam:
         """Adam."""
