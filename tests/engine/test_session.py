@@ -423,10 +423,7 @@ def test_merge_when_a_drawn_object_covers_another_then_it_hides_it() -> None:
     assert result[1, 10:30, 10:30].max() < 1e-3 < result[1].max()
 
 
-@pytest.mark.parametrize(
-    "declared",
-    (dict(slots=6), dict(heads=8)),
-)
+@pytest.mark.parametrize("declared", (dict(slots=6, layers=2), dict(heads=8)))
 def test_session_when_a_plan_declares_what_no_bank_keeps_then_it_is_refused(declared: dict[str, object]) -> None:
     model = tiny_model()
     model.plan = replace(model.plan, **declared)  # type: ignore[arg-type]
