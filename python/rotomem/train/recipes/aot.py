@@ -104,7 +104,6 @@ class AOTRecipe(StagedRecipe):
     def network_at_random(self) -> AOT:
         """The network. Its norms are constants: those of an encoder that begins at random are measured here."""
         model = AOT(self.network)
-        nn.init.trunc_normal_(model.LSTT.block(0).short_term_attn.relative_emb_v, std=0.02)
         for module in model.modules():
             if isinstance(module, LSTTBlock):
                 module.self_attn.register_forward_hook(_leave_out(self.left_out))
@@ -162,9 +161,10 @@ class AOTRecipe(StagedRecipe):
         """Of the predicted frames and the first one; "loss" is what the paper minimises."""
         assert isinstance(model, AOT)
         clips = _at_random(clips, self.network.identities, rng)
-        memory = _Memory(self.network.heads, self.network.layers)
+        frames = _by_frame(model, clips.images)
+        memory = _Memory(self.network, frames[0].projected.shape[-2:])
         entropies, jaccards, overlaps = [], [], []
-        for i, features in enumerate(_by_frame(model, clips.images)):
+        for i, features in enumerate(frames):
             truth = clips.coverage[:, i]
             if i == 0:
                 seen, kept = model.match_reference(features, model.embed_identities(truth))
@@ -292,9 +292,9 @@ def _frame_losses(answers: list[Tensor], clips: Clips, frame: int, share: float)
 class _Memory:
     """What the frames of a clip leave in every layer, read as `AOT.match` asks for it."""
 
-    def __init__(self, heads: int, layers: int) -> None:
-        self._heads = heads
-        self._long: list[list[Tokens]] = [[] for _ in range(layers)]
+    def __init__(self, network: AOTConfig, size: torch.Size) -> None:
+        self._heads, self._size = network.heads, size
+        self._long: list[list[Tokens]] = [[] for _ in range(network.layers)]
         self._short: tuple[Tokens, ...] = ()
 
     def add(self, kept: tuple[Tokens, ...], *, long_term: bool) -> None:
@@ -307,7 +307,6 @@ class _Memory:
         """See MemoryReader."""
         key, value = (torch.cat(part, 1) for part in zip(*((t.key, t.value) for t in self._long[layer]), strict=True))
         read = attend(as_tokens(query.key).to(key.dtype), key, value.to(key.dtype), self._heads)
-        self._size = query.key.shape[-2:]
         return as_map(read, *self._size)[:, None]
 
     def latest(self, *, layer: int = 0) -> MemoryElements:
