@@ -66,9 +66,10 @@ def test_recipe_when_run_on_its_folders_then_loss_falls_and_the_engine_takes_the
     np.testing.assert_allclose(answer.sum(0), 1, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["aot", "aotv2", "aost"])
-def test_losses_when_run_then_all_but_the_unused_learn(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "shared"), [("aot", False), ("aotv2", False), ("aost", False), ("aost", True)])
+def test_losses_when_run_then_all_but_the_unused_learn(name: str, shared: bool, tmp_path: Path) -> None:
     recipe = recipe_of(name, "1")
+    recipe = replace(recipe, network=replace(recipe.network, shared=shared, intermediate=not shared))
     run = Run(recipe, None)
     run.model.train()
     losses = recipe.losses(run.model, clips_of(recipe, tmp_path), torch.Generator(), 0.0)
