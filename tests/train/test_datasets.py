@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +227,20 @@ def test_clip_source_when_it_starts_in_the_middle_then_batches_are_those_of_a_wh
     parts = batches(ClipSource(found, seed=4), [2, 3, 1])
     assert all(torch.equal(a, b) for a, b in zip([whole[2], whole[3], whole[1]], parts, strict=True))
     assert len({float(b.sum()) for b in whole}) == 4
+
+
+def test_clip_source_when_all_processes_are_told_to_stop_then_the_one_that_trains_gets_its_batches(
+    tmp_path: Path,
+) -> None:
+    source = ClipSource([find_davis(make_davis(tmp_path))], seed=4, workers=1)
+    draw, others = Draw(frames=2, augment=STILL), set(multiprocessing.active_children())
+    source.batch(0, draw, 1)
+    (worker,) = set(multiprocessing.active_children()) - others
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(0.2)
+    for step in range(1, 6):  # more than were read ahead
+        assert source.batch(step, draw, 1).present.any()
 
 
 def test_clip_source_when_workers_and_ranks_share_then_the_batch_is_the_same(tmp_path: Path) -> None:

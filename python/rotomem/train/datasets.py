@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ Kind = Literal["stills", "davis", "youtube", "bl30k"]
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _TREES = (("images", "masks"), ("JPEGImages", "Annotations"))
 _TRIES = 12  # draws before a data set is said to show no object
+_GRACE_S = 60  # that a worker stays after it was asked to go
 _SHORT_SIDE = 480  # larger pictures are brought down to it (STCN, F.3.2; AOT, "Training Details")
 
 
@@ -494,7 +496,7 @@ class ClipSource:
             batch_sampler=self._rounds,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=Generator().manual_seed(seed),  # else each start would draw from torch's own
@@ -524,7 +526,12 @@ def _collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.stack(labels)
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the processor; and threads of a library do not survive a fork."""
+def _begin_worker(worker: int) -> None:
+    """Workers share the processor; and threads of a library do not survive a fork.
+
+    Whoever stops a run may well tell all its processes (timeout, Slurm, systemd). One that trains still finishes its
+    step and writes a checkpoint, and would fail if a worker went first.
+    """
     torch.set_num_threads(1)
     oiio.attribute("threads", 1)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
