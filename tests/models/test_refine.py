@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import rotomem
 from engine.toy import TINY, labels, picture
@@ -44,7 +45,7 @@ def test_head_when_picture_and_features_move_by_a_block_then_corrections_move_wi
     made, image, g4 = head(), torch.randn(1, 3, 48, 48), torch.randn(1, 2, 6, 12, 12)
     still = made(made.look(image), g4)
     moved = made(made.look(image.roll((4, 8), (2, 3))), g4.roll((1, 2), (3, 4)))
-    inside = (..., slice(20, 36), slice(20, 36))
+    inside = (..., slice(22, 34), slice(22, 34))
     assert torch.allclose(moved[inside], still.roll((4, 8), (2, 3))[inside], atol=1e-5)
 
 
@@ -54,7 +55,19 @@ def test_head_when_one_pixel_changes_then_only_its_surroundings_do() -> None:
     before = made(made.look(image), g4)
     image[0, :, 33, 30] += 3
     changed = (made(made.look(image), g4) != before)[0, 0].nonzero()
-    assert changed.amin(0).tolist() == [24, 20] and changed.amax(0).tolist() == [43, 39], "blocks 6 to 10 and 5 to 9"
+    # it is seen by blocks 7 to 9 and 6 to 8, mixed into one more on every side, of which half a block is blended
+    assert changed.amin(0).tolist() == [22, 18] and changed.amax(0).tolist() == [45, 41]
+
+
+@torch.no_grad()
+def test_head_when_its_last_layer_is_alike_everywhere_then_blocks_blend_bilinearly() -> None:
+    made, image, g4 = head(), torch.randn(1, 3, 32, 32), torch.randn(1, 1, 6, 8, 8)
+    made.out.weight.fill_(1)
+    made.out.bias.zero_()
+    inner = F.relu(made.mix(F.relu(made.objects(g4[0]) + made.look(image)))).sum(1, keepdim=True)
+    expected = F.interpolate(inner, scale_factor=4, mode="bilinear", align_corners=False)
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert torch.allclose(made(made.look(image), g4)[inside], expected[inside], atol=1e-4)
 
 
 @torch.no_grad()

@@ -2,14 +2,16 @@
 
 What an edge looks like between two stride-4 samples is in the picture, and only there. One strided convolution reads
 every 4x4 block of it with a rim of as much, once a frame; each object adds what its decoder knew there, and a small
-network answers with 16 numbers per position, the corrections of 16 pixels (sub-pixel convolution, Shi et al., CVPR
-2016). Nothing runs at the full resolution but one sum.
+network answers with the corrections of 16 pixels per position (sub-pixel convolution, Shi et al., CVPR 2016). Each
+pixel's is blended from the four nearest positions with bilinear weights: where every block answers for itself, its
+borders show in the matte. Nothing runs at the full resolution but one sum.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,7 +32,8 @@ class RefinementHead(nn.Module):
         self.picture = nn.Conv2d(3, width, 3 * _BLOCK, stride=_BLOCK, padding=_BLOCK)
         self.objects = nn.Conv2d(decoder_dim, width, 3, padding=1)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.out = nn.Conv2d(width, _BLOCK**2, 1)
+        self.out = nn.Conv2d(width, _BLOCK**2, 3, padding=1)
+        self.register_buffer("_blend", _bilinear(), persistent=False)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(cast(Tensor, self.out.bias))
 
@@ -46,5 +49,13 @@ class RefinementHead(nn.Module):
         g4     [B, O, CD, h/4, w/4] the features the logits were made from
         """
         x = F.relu(per_object(self.objects, g4) + seen[:, None])
-        x = per_object(self.out, F.relu(per_object(self.mix, x)))
-        return F.pixel_shuffle(x.float(), _BLOCK)[:, :, 0]
+        x = F.relu(per_object(self.mix, x)).flatten(0, 1)
+        x = F.conv2d(x, self.out.weight * cast(Tensor, self._blend), self.out.bias, padding=1)
+        return F.pixel_shuffle(x.float(), _BLOCK).unflatten(0, g4.shape[:2])[:, :, 0]
+
+
+def _bilinear() -> Tensor:
+    """What each of a block's pixels takes from the 3x3 positions around, [16, 1, 3, 3]; rows and columns sum to 1."""
+    pixel = (torch.arange(_BLOCK) + 0.5) / _BLOCK - 0.5
+    line = (1 - (torch.arange(-1, 2) - pixel[:, None]).abs()).clamp_min(0)
+    return (line[:, None, :, None] * line[None, :, None, :]).reshape(_BLOCK**2, 1, 3, 3)
