@@ -1,7 +1,7 @@
 """STReMN as its paper tells it (Nguyen, Kim and Li 2022, section 4.1.1); no training code was published.
 
-    stage 0   photographs     clips of 5 frames; COCO, ECSSD, SBD, MSRA10K and HKU-IS as the authors had it
-    stage 1   DAVIS, YouTube  clips of 10 frames
+    stage 0   photographs     300,000 iterations of 4 clips of 5 frames (the authors': COCO, ECSSD, SBD, MSRA10K, HKU-IS)
+    stage 1   DAVIS, YouTube  150,000 iterations of 4 clips of 10 frames
 
 Clips are of 384 x 384. Adam, plain cross-entropy; a steady 1e-4 on photographs, half a cosine from 1e-5 to 1e-7 on
 videos. The memory has its 6 slots as at test, so that in stage 1 the last frames of a clip are what the update keys
@@ -47,6 +47,7 @@ class STReMNRecipe(StagedRecipe):
     encoder_names = ("ResNet-50 with group norms",)
 
     half: bool = False
+    norms_learn: bool = True
     stage: PublishedStage = STAGES["1"]
     bootstrap: tuple[float, float, float] | None = None
     clip: ClipKnobs = field(default_factory=lambda: ClipKnobs(dice=0.0))
