@@ -1,6 +1,6 @@
 """STReMN as its paper tells it (Nguyen, Kim and Li 2022, section 4.1.1); no training code was published.
 
-    stage 0   photographs     300,000 iterations of 4 clips of 5 frames (the authors': COCO, ECSSD, SBD, MSRA10K, HKU-IS)
+    stage 0   photographs     300,000 iterations of 4 clips of 5 frames (COCO, ECSSD, SBD, MSRA10K, HKU-IS)
     stage 1   DAVIS, YouTube  150,000 iterations of 4 clips of 10 frames
 
 Clips are of 384 x 384. Adam, plain cross-entropy; a steady 1e-4 on photographs, half a cosine from 1e-5 to 1e-7 on
