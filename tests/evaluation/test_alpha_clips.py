@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio
 import pytest
 
-from rotomem.errors import InputError, MissingFrameError, PlateError
+from rotomem.errors import InputError, MissingFrameError, PlateError, UsageError
 from rotomem.evaluation.alpha_clips import AlphaClip, find_alpha_clips
 
-from .test_davis import H, W, picture
+from .test_davis import H, W, davis_sequence, labels_of, picture
 
 
 def soft_box(x0: int, edge: float = 0.25) -> np.ndarray:
@@ -105,6 +106,26 @@ def test_find_alpha_clips_when_names_are_given_then_those_and_unknown_ones_are_t
     with pytest.raises(MissingFrameError, match=r"no sequence c.*a, b"):
         find_alpha_clips(tmp_path, ["c"])
     assert find_alpha_clips(tmp_path / "JPEGImages") == []
+
+
+def test_find_alpha_clips_when_pictures_lost_their_mattes_then_that_is_told_unless_others_are_named(
+    tmp_path: Path,
+) -> None:
+    for name in ("hair", "fur"):
+        alpha_set(tmp_path, name, [{"A": soft_box(4)}] * 2)
+    shutil.rmtree(tmp_path / "Alphas/fur")
+    with pytest.raises(MissingFrameError, match="fur has no mattes"):
+        find_alpha_clips(tmp_path)
+    assert [clip.name for clip in find_alpha_clips(tmp_path, ["hair"])] == ["hair"]
+
+
+def test_find_alpha_clips_when_label_maps_lie_beside_then_they_are_not_passed_over(tmp_path: Path) -> None:
+    alpha_set(tmp_path / "soft", "hair", [{"A": soft_box(4)}] * 2)
+    (tmp_path / "soft/Annotations").mkdir()  # keys of the same pictures are no other data set
+    assert len(find_alpha_clips(tmp_path)) == 1
+    davis_sequence(tmp_path / "hard", "box", [labels_of((1, 8, 8, 24, 24))])
+    with pytest.raises(UsageError, match="soft has mattes, hard label maps"):
+        find_alpha_clips(tmp_path)
 
 
 def test_find_alpha_clips_when_mattes_cannot_be_used_then_the_file_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ absent on any frame, which then does not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rotomem.errors import InputError, MissingFrameError, PlateError
-from rotomem.evaluation.davis import names_in, pictures_in, read_picture
+from rotomem.errors import InputError, MissingFrameError, PlateError, UsageError
+from rotomem.evaluation.davis import folders_in, label_sets, names_in, pictures_in, read_picture
 from rotomem.io.exr import Channel, StillHeader, read_still
 
 Picture = NDArray[np.float32]
@@ -50,33 +50,50 @@ def find_alpha_clips(root: str | Path, names: Iterable[str] | None = None) -> li
 
     names   only these sequences; a text file of names stands for its lines
 
-    Raises MissingFrameError for an unknown name, InputError for mattes that belong to no picture.
+    Raises MissingFrameError for an unknown name or pictures without mattes, InputError for mattes that belong to no
+    picture, UsageError where data sets with label maps instead lie below the folder too.
     """
-    found = [clip for dataset in sorted(_datasets(Path(root))) for clip in _clips(dataset)]
-    if names is None or not found:
-        return found
-    wanted = set(names_in(names))
-    if unknown := sorted(wanted - {clip.name for clip in found}):
-        raise MissingFrameError(
-            f"no sequence {', '.join(unknown)}",
-            remedy="sequences here: " + ", ".join(clip.name for clip in found[:12]),
+    datasets = sorted(_datasets(Path(root)))
+    if not datasets:
+        return []
+    if others := sorted(set(label_sets(Path(root))) - set(datasets)):
+        raise UsageError(
+            f"{datasets[0].name} has mattes, {others[0].name} label maps",
+            remedy="they are measured by different figures: give one folder, then the other",
             path=root,
         )
-    return [clip for clip in found if clip.name in wanted]
+    there = [name for dataset in datasets for name in _names(dataset)]
+    wanted = set(there if names is None else names_in(names))
+    if unknown := sorted(wanted - set(there)):
+        raise MissingFrameError(
+            f"no sequence {', '.join(unknown)}", remedy="sequences here: " + ", ".join(there[:12]), path=root
+        )
+    return [clip for dataset in datasets for clip in _clips(dataset, wanted)]
 
 
 def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
     if (root / "JPEGImages").is_dir() and (root / "Alphas").is_dir():
         yield root
     elif depth and root.is_dir():
-        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for child in folders_in(root):
             yield from _datasets(child, depth - 1)
 
 
-def _clips(dataset: Path) -> Iterator[AlphaClip]:
-    for folder in sorted(p for p in (dataset / "Alphas").iterdir() if p.is_dir()):
+def _names(dataset: Path) -> list[str]:
+    """Of all sequences that have a folder of pictures or of mattes."""
+    return sorted({f.name for tree in ("JPEGImages", "Alphas") for f in folders_in(dataset / tree)})
+
+
+def _clips(dataset: Path, names: Container[str]) -> Iterator[AlphaClip]:
+    for folder in (dataset / "Alphas" / name for name in _names(dataset) if name in names):
+        if not folder.is_dir():
+            raise MissingFrameError(
+                f"{folder.name} has no mattes",
+                remedy="complete the data set, or name the --sequences that are whole",
+                path=folder,
+            )
         pictures = pictures_in(dataset / "JPEGImages" / folder.name)
-        folders = sorted(p for p in folder.iterdir() if p.is_dir())
+        folders = folders_in(folder)
         mattes = {place.name: _mattes(place) for place in folders} if folders else {"": _mattes(folder)}
         stems = {p.stem for p in pictures}
         for name, files in mattes.items():

@@ -177,7 +177,7 @@ def find_sequences(
     root = Path(root)
     if not root.is_dir():
         raise MissingFrameError("no such folder", remedy="give the folder that holds JPEGImages", path=root)
-    datasets = sorted(d for d in _datasets(root) if not (all_frames and d.name.endswith(_ALL_FRAMES)))
+    datasets = sorted(d for d in label_sets(root) if not (all_frames and d.name.endswith(_ALL_FRAMES)))
     if not datasets:
         raise MissingFrameError(
             "no data set found: expected folders JPEGImages and Annotations",
@@ -440,12 +440,13 @@ def counts(protocol: str, index: int, frames: int) -> bool:
     return protocol == "youtube" or 0 < index < frames - 1
 
 
-def _datasets(root: Path, depth: int = 3) -> Iterator[Path]:
+def label_sets(root: Path, depth: int = 3) -> Iterator[Path]:
+    """Data sets with label maps at or below a folder."""
     if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
         yield root
     elif depth:
-        for child in _folders(root):
-            yield from _datasets(child, depth - 1)
+        for child in folders_in(root):
+            yield from label_sets(child, depth - 1)
 
 
 def _sequences(dataset: Path, protocol: str, all_frames: bool, names: Container[str]) -> Iterator[VideoSequence]:
@@ -495,13 +496,14 @@ def _sequences(dataset: Path, protocol: str, all_frames: bool, names: Container[
         yield VideoSequence(dataset.name, folder.name, tuple(pictures), masks, protocol, wanted, categories, seen)
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, in order, without hidden ones."""
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _names(dataset: Path) -> list[str]:
     """Of all sequences that have a folder of pictures or of annotations."""
-    return sorted({folder.name for tree in _resolution(dataset) for folder in _folders(tree)})
+    return sorted({folder.name for tree in _resolution(dataset) for folder in folders_in(tree)})
 
 
 def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
