@@ -401,8 +401,8 @@ def figure(draw: Draw, tiles: Tensor, yaw: Tensor, px: int, wild: float, shutter
     for i, part in enumerate(parts):
         # A part that is wider than deep looks wide from the front, as it does from the back.
         stretch = torch.hypot(cos[..., 0], sin[..., 0] * wide[:, i, None]).flatten() * steps
-        thick = [r[:, i, None].expand(b, t).flatten() * stretch for r in (near, far)]
-        canvas.part(a[:, :, i].flatten(0, 1), z[:, :, i].flatten(0, 1), *thick, roll, part.tile, light)
+        thin, thick = (r[:, i, None].expand(b, t).flatten() * stretch for r in (near, far))
+        canvas.part(a[:, :, i].flatten(0, 1), z[:, :, i].flatten(0, 1), thin, thick, roll, part.tile, light)
     for i in range(len(wheels)):
         radius, spokes = radii[i] * steps, 6 + 2 * int(draw.index(5))
         canvas.wheel(hubs[:, :, i].flatten(0, 1), radius, radius * 0.07, yaw.flatten(), spin, spokes)
