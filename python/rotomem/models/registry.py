@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.aot import AOT, AOTConfig
@@ -72,7 +72,7 @@ def _builder(
     return build
 
 
-def load_strictly(model: VOSModel, state_dict: Mapping[str, Tensor]) -> None:
+def load_strictly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load every tensor or say key by key what does not fit.
 
     A refinement head that the weights know nothing of stays as it is: untrained, it changes nothing.
