@@ -97,6 +97,30 @@ def test_train_when_the_folder_holds_a_run_then_it_must_be_resumed_with_its_widt
     assert path.read_bytes() == before
 
 
+def test_train_when_resumed_with_other_settings_then_they_are_named(pool: PicturePool, tmp_path: Path) -> None:
+    source = Composer(pool)
+    train(RECIPE, source, tmp_path, Budget(steps=1))
+    with pytest.raises(UsageError, match=r"peak 0\.002, now 0\.1; clip\.dice 1\.0, now 0\.5"):
+        other = replace(RECIPE, peak=0.1, clip=replace(RECIPE.clip, dice=0.5))
+        train(other, source, tmp_path, Budget(steps=2), resume=True)
+    same = replace(RECIPE, checkpoint_s=5, validation=1)
+    assert load_checkpoint(train(same, source, tmp_path, Budget(steps=2), resume=True))["step"] == 2
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "text", "object", "folder"])
+def test_load_checkpoint_when_it_is_none_then_one_line_without_advice_to_run_it(harm: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"a": Path("x")} if harm == "object" else {"a": torch.ones(9)}, path)
+    if harm == "folder":
+        path.unlink()
+        path.mkdir()
+    elif harm != "object":
+        path.write_bytes({"cut": path.read_bytes()[:500], "empty": b"", "text": b"hello world"}[harm])
+    with pytest.raises(CheckpointError, match=r"directory|damaged, or none") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
 def test_train_when_killed_after_its_checkpoint_then_the_log_forgets_what_is_done_again(
     pool: PicturePool, tmp_path: Path
 ) -> None:

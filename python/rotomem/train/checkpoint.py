@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError("no such checkpoint", path=path) from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise CheckpointError(f"cannot read the checkpoint: {error}", path=path) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint: {error.strerror}", path=path) from None
+    except Exception as error:  # unpickling raises whatever the file's bytes lead it to
+        raise CheckpointError(
+            "the checkpoint is damaged, or none of rotomem's", path=path, remedy="use a copy, or a delivered one"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError("not a training checkpoint of rotomem", path=path)
     return state

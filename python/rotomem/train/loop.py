@@ -162,7 +162,7 @@ class Run:
         return {
             "recipe": type(self.recipe).__module__,
             "model_name": self.recipe.name,
-            "settings": json.dumps(asdict(self.recipe), default=str),
+            "settings": self._settings(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.tensors,
@@ -170,6 +170,9 @@ class Run:
             "step": self.step,
             "elapsed_s": self.elapsed_s,
         }
+
+    def _settings(self) -> str:
+        return json.dumps(asdict(self.recipe), default=str)
 
     def _generators(self) -> dict[str, Tensor]:
         """State of torch's own generators in this process."""
@@ -191,6 +194,11 @@ class Run:
                 f"the run to resume trains a network of other widths: {what}",
                 remedy="resume with the settings the run began with",
             ) from None
+        if changed := _changed(json.loads(state.get("settings", "{}")), json.loads(self._settings())):
+            raise UsageError(
+                f"the run to resume was begun with other settings: {changed}",
+                remedy="resume it with those, or begin another in an --out of its own with --start",
+            )
         for key, value in state["average"].items():
             self.average.tensors[key].copy_(value)
         generators = state["rng"] if isinstance(state["rng"], list) else []
@@ -272,6 +280,19 @@ class Run:
             return float(ended - begun)
         ended.synchronize()
         return float(begun.elapsed_time(ended)) / 1000
+
+
+_MAY_CHANGE = ("start", "imagenet", "workers", "checkpoint_s", "validation")
+"""Knobs that what follows does not depend on."""
+
+
+def _changed(before: Any, now: Any, name: str = "") -> str:
+    """What differs of two settings, as "peak 1e-05, now 0.001"; knobs that only one of them has do not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in now if key in before and (name or key not in _MAY_CHANGE)]
+        found = (_changed(before[key], now[key], f"{name}.{key}" if name else key) for key in keys)
+        return "; ".join(one for one in found if one)
+    return "" if before == now else f"{name} {before}, now {now}"
 
 
 def step_rng(seed: int, step: int) -> Generator:
