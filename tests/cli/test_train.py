@@ -56,6 +56,16 @@ def test_train_when_the_run_is_lost_then_what_was_delivered_is_resumed(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_train_when_a_folder_cannot_be_made_then_that_is_told_before_the_training(
+    source_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out, parts in (("file", "parts"), ("out", "file")):
+        assert train(tmp_path / out, source_folder, "--steps", "1", "--deliver", str(tmp_path / parts)) == 1
+        assert "cannot make the folder: File exists" in capsys.readouterr().err
+    assert not (tmp_path / "out/checkpoint.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -79,18 +79,22 @@ def test_deliver_when_done_again_then_only_the_last_parts_remain(
     assert not {n for n in first if n.endswith(".part")} & second.keys()
 
 
-@pytest.mark.parametrize("harm", ["missing", "short", "damaged", "list"])
+@pytest.mark.parametrize("harm", ["missing", "short", "damaged", "list", "log"])
 def test_collect_when_something_is_harmed_then_one_error_names_it_and_nothing_is_left(
     harm: str, run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "d"
     deliver(run, folder, part_bytes=PART)
-    path = sorted(folder.glob("*.part"))[1] if harm != "list" else folder / "checkpoint.json"
+    whole = {"list": "checkpoint.json", "log": "log.jsonl.gz"}
+    path = folder / whole[harm] if harm in whole else sorted(folder.glob("*.part"))[1]
     data = bytearray(path.read_bytes())
     if harm == "missing":
         path.unlink()
     elif harm == "damaged":
         data[100] ^= 1
+        path.write_bytes(data)
+    elif harm == "log":
+        data[20:24] = b"\xff" * 4  # in the middle of what is compressed
         path.write_bytes(data)
     else:
         path.write_bytes(data[:-10])
@@ -99,6 +103,7 @@ def test_collect_when_something_is_harmed_then_one_error_names_it_and_nothing_is
         "short": r"part 2 of \d+ .*has \d+ bytes, expected",
         "damaged": r"part 2 of \d+ .*checksum",
         "list": "no list of a checkpoint's parts",
+        "log": "the log is damaged",
     }[harm]
     with pytest.raises(CheckpointError, match=said) as caught:
         collect(folder, tmp_path / "out")

@@ -142,7 +142,7 @@ def _train(args: argparse.Namespace) -> int:
 
     from rotomem.models.registry import pick_device
     from rotomem.train import loop
-    from rotomem.train.deliver import collect, deliver
+    from rotomem.train.deliver import collect, deliver, make_folder
     from rotomem.train.ranks import joined, share, wait
     from rotomem.train.recipes.staged import StagedRecipe
     from rotomem.train.schedule import Budget
@@ -151,6 +151,8 @@ def _train(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     with joined(pick_device(args.device)) as device:
         first = share().rank == 0
+        for folder in filter(None, (args.out, args.deliver)):
+            make_folder(folder)
         if first and args.resume and args.deliver is not None and not (args.out / "checkpoint.pt").exists():
             collect(args.deliver, args.out)
         wait()

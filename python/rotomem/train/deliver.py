@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def deliver(
     Raises CheckpointError where there is no checkpoint, OutputError where the weights or the log are too large.
     """
     out, folder = Path(out), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     source = out / "checkpoint.pt"
     state = load_checkpoint(source)
     weights = export_weights(state, folder / f"{state['model_name']}.safetensors")
@@ -64,6 +65,16 @@ def deliver(
             )
     files = [weights, log, plot, folder / _LIST, *parts]
     return {path.name: path.stat().st_size for path in files if path.exists()}
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder that a run will write to. Raises OutputError where it cannot be: better now than when it ends."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder: {error.strerror}", path=folder, remedy="choose another one"
+        ) from None
 
 
 def collect(folder: str | Path, out: str | Path) -> bool:
@@ -94,7 +105,7 @@ def collect(folder: str | Path, out: str | Path) -> bool:
         if log.exists():
             _replace(out / "log.jsonl", gzip.decompress(log.read_bytes()))
         joined.replace(out / "checkpoint.pt")
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CheckpointError(f"the log is damaged: {error}", path=log, remedy=_AGAIN) from None
     finally:
         joined.unlink(missing_ok=True)
