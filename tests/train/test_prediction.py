@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator
 
+from rotomem.cli import main
 from rotomem.models.prediction import PredictorConfig, load_predictor
 from rotomem.train.checkpoint import export_weights
 from rotomem.train.loop import train
@@ -106,3 +107,9 @@ def test_recipe_when_run_then_loss_falls_and_the_weights_load(tmp_path: Path) ->
     assert np.mean(errors[-3:]) < 0.7 * np.mean(errors[:2])
     loaded = load_predictor(export_weights(path, tmp_path / "weights.safetensors"), device="cpu")
     assert loaded.config.widths == TINY.widths
+
+
+def test_train_command_when_told_to_predict_then_it_needs_no_folder(tmp_path: Path) -> None:
+    small = [part for knob in ("size=16", "clips=1", "given=3", "told=1", "validation=0") for part in ("--set", knob)]
+    assert main(["train", "prediction", "--out", str(tmp_path), "--steps", "1", *small]) == 0
+    assert load_predictor(tmp_path / "checkpoint.pt", device="cpu").config == PredictorConfig()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RECIPES = {
     "xmem-s": ("xmem_s.XMemS", "train the bundled model"),
+    "prediction": ("prediction.PredictionRecipe", "train STReMN's video prediction on generated scenes"),
     "refine": ("refine.Refine", "put a head for fractional alpha on a trained XMem (--start)"),
     "stm": ("stm.STMRecipe", "train STM on the data sets of its paper"),
     "stcn": ("stcn.STCNRecipe", "train STCN on the data sets of its paper"),
@@ -32,8 +33,8 @@ _RECIPES = {
 }
 """What a recipe is called here: its class in `train/recipes`, and what it does."""
 
-_OURS = ("xmem-s", "refine")
-"""Recipes that are no published ones: one stage, one folder of our own layout."""
+_OURS = ("xmem-s", "prediction", "refine")
+"""Recipes that are no published ones: one stage, one folder of our own layout, or none at all."""
 
 
 class _RecipeParser(argparse.ArgumentParser):
@@ -57,8 +58,14 @@ def add_parser(subparsers: SubParsers) -> None:
     for name, (where, summary) in _RECIPES.items():
         recipe = what.add_parser(name, help=summary)
         if name in _OURS:
+            from_folder = name != "prediction"
             recipe.add_argument(
-                "--data", required=True, type=Path, help="folder that the recipe draws its clips from"
+                "--data",
+                required=from_folder,
+                type=Path,
+                help="folder that the recipe draws its clips from"
+                if from_folder
+                else "not needed: scenes are generated",
             )
         else:
             recipe.module = where.partition(".")[0]
