@@ -42,7 +42,7 @@ def test_eval_when_run_then_table_json_and_labels_agree(
     pair = report["sequences"][1]
     assert pair["name"] == "pair" and [o["id"] for o in pair["per_object"]] == [1, 2]
     assert pair["j_mean"] == pytest.approx(np.mean([o["j_mean"] for o in pair["per_object"]]), abs=1e-4)
-    assert report["peak_memory_bytes"] > 1e7 and report["size"] == 480
+    assert report["peak_memory_bytes"] > 1e7 and report["size"] == 480 and report["failed"] == {}
     assert "pair" in printed.out and f"{pair['jf']:.3f}" in printed.out and "mean of 3" in printed.out
     key = davis.read_labels(out / "b" / "Annotations" / "pair" / "00000.png")
     assert np.array_equal(key, labels_of((1, 8, 8, 24, 24), (2, 28, 30, 44, 60))), (
@@ -59,6 +59,21 @@ def test_eval_when_annotations_lack_then_how_many_is_said(data: Path, capsys: py
         "box: frames without annotation, which do not count: 1" in printed.err and "pair: frames" not in printed.err
     )
     assert json.loads(printed.out)["sequences"][0]["per_object"][0]["frames"] == 1
+
+
+def test_eval_when_one_sequence_is_bad_then_the_others_are_measured_and_it_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "a/JPEGImages/box/00001.jpg").write_bytes(b"no picture")
+    assert main(["eval", str(data), "--json", str(tmp_path / "figures.json")]) == 4
+    printed = capsys.readouterr()
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert list(report["failed"]) == ["a/box"] and "00001.jpg" in report["failed"]["a/box"]
+    assert [s["name"] for s in report["sequences"]] == ["pair"] and report["all"]["objects"] == 2
+    assert "box failed: " in printed.err and "00001.jpg" in printed.err and "pair" in printed.out
+    assert main(["eval", str(data), "--sequences", "box"]) == 3
+    printed = capsys.readouterr()
+    assert not printed.out and printed.err.startswith("rotomem: ") and printed.err.count("\n") == 1
 
 
 def test_eval_when_json_goes_to_standard_output_then_nothing_else_does(

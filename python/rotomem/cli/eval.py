@@ -6,15 +6,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rotomem.cli.reproduce import reproduce
 from rotomem.cli.tables import print_alpha_table, print_table
 from rotomem.cli.track import check_report_file, parse_mem_every, parse_positive
-from rotomem.errors import OutputError, UsageError
+from rotomem.errors import EXIT_OK, EXIT_PARTLY, OutputError, RotomemError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rotomem.train.compose import Composer
 
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_Item = TypeVar("_Item", "VideoSequence", "AlphaClip")
+_Score = TypeVar("_Score")
 
 _GENERATED = ("motion_blur", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
@@ -142,9 +145,12 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     measured: dict[str, Any]
     if clips:
-        measured = figures.alpha_as_dict([_run_clip(args, model, clip, console) for clip in clips])
+        mattes, failed = _each(clips, lambda clip: _run_clip(args, model, clip, console), console)
+        measured = figures.alpha_as_dict(mattes)
     else:
-        measured = figures.as_dict([_run_sequence(args, model, sequence, console) for sequence in sequences])
+        labels, failed = _each(sequences, lambda one: _run_sequence(args, model, one, console), console)
+        measured = figures.as_dict(labels)
+    code = EXIT_PARTLY if failed else EXIT_OK
     report = {
         "version": rotomem.__version__,
         "model": model.name,
@@ -162,19 +168,42 @@ def run(args: argparse.Namespace) -> int:
         "wall_s": round(time.perf_counter() - started, 2),
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_gpu_memory_bytes": max((s["gpu_memory_bytes"] for s in measured["sequences"]), default=0),
+        "failed": failed,
         **measured,
     }
     if args.json:
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
         if args.json == "-":
             print(text)
-            return 0
+            return code
         try:
             Path(args.json).write_text(text + "\n")
         except OSError as error:
             raise OutputError(f"cannot write the report: {error.strerror}", path=args.json) from None
     (print_alpha_table if clips else print_table)(report, sys.stdout)
-    return 0
+    return code
+
+
+def _each(
+    items: Sequence[_Item], measure: Callable[[_Item], _Score], console: Console
+) -> tuple[list[_Score], dict[str, str]]:
+    """Scores of what could be measured, and why the others could not, by data set and name.
+
+    Raises the first error where nothing could be measured.
+    """
+    scores, failed = [], {}
+    first: RotomemError | None = None
+    for item in items:
+        try:
+            scores.append(measure(item))
+        except RotomemError as error:
+            first = first or error
+            failed[f"{item.dataset}/{item.name}"] = str(error)
+            if len(items) > 1:
+                console.print(f"{item.name} failed: {error}", highlight=False, markup=False, soft_wrap=True)
+    if first is not None and not scores:
+        raise first
+    return scores, failed
 
 
 def _check(args: argparse.Namespace) -> None:
