@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rotomem.errors import CheckpointError, UsageError
+from rotomem.errors import CheckpointError, OutputError, UsageError
 from rotomem.train import loop
 from rotomem.train.checkpoint import Average, export_weights, load_checkpoint
 from rotomem.train.compose import Composer
@@ -131,6 +131,42 @@ def test_train_when_killed_after_its_checkpoint_then_the_log_forgets_what_is_don
     train(RECIPE, source, tmp_path, Budget(steps=4), resume=True)
     found = entries(tmp_path)
     assert [e["step"] for e in found] == [1, 2, 3, 4] and found[2]["loss"] != 99.0
+
+
+def test_train_when_no_loss_is_finite_then_it_ends_well_and_warns_once(
+    pool: PicturePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Composer(pool)
+    compose = source.compose
+
+    def broken(*args: object, **kwargs: object) -> object:
+        clips = compose(*args, **kwargs)
+        clips.images.fill_(float("nan"))
+        return clips
+
+    monkeypatch.setattr(source, "compose", broken)
+    path = train(replace(RECIPE, checkpoint_s=0), source, tmp_path, Budget(steps=2))
+    assert load_checkpoint(path)["step"] == 2 and not (tmp_path / "plot.png").exists()
+    lines = (tmp_path / "log.jsonl").read_text()
+    assert "NaN" not in lines and [e["loss"] for e in entries(tmp_path)] == [None, None]
+    said = capsys.readouterr().err
+    assert said.count("no curves are drawn: no loss in the log is finite") == 1
+
+
+def test_train_when_the_log_cannot_be_written_then_the_checkpoint_is_and_the_error_names_it(
+    pool: PicturePool, tmp_path: Path
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+
+    def fill_the_disk(entry: dict[str, float]) -> None:
+        (tmp_path / "log.jsonl").unlink()
+        (tmp_path / "log.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(OutputError, match=r"cannot write the log: No space left.*log\.jsonl.*--resume"):
+        train(RECIPE, Composer(pool), tmp_path, Budget(steps=9), report=fill_the_disk)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state["step"] == 2 and len(state["rng"]) == 1
 
 
 def test_train_when_paused_then_it_stops_before_its_budget(pool: PicturePool, tmp_path: Path) -> None:

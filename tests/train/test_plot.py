@@ -7,7 +7,7 @@ import numpy as np
 import OpenImageIO as oiio
 import pytest
 
-from rotomem.errors import InputError
+from rotomem.errors import InputError, OutputError
 from rotomem.train.plot import draw_log, log_ticks, read_log, smoothed, ticks
 
 
@@ -52,3 +52,14 @@ def test_draw_log_when_there_is_nothing_to_draw_then_error_names_the_log(tmp_pat
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(InputError, match="no step yet"):
         draw_log(tmp_path / "log.jsonl", tmp_path / "plot.png")
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": null}\n{"step": 2, "loss": NaN}\n')
+    with pytest.raises(InputError, match="no loss in the log is finite"):
+        draw_log(tmp_path / "log.jsonl", tmp_path / "plot.png")
+
+
+def test_draw_log_when_the_picture_cannot_be_put_there_then_error_names_it(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n')
+    (tmp_path / "plot.png").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write the plot: .*plot\.png"):
+        draw_log(tmp_path / "log.jsonl", tmp_path / "plot.png")
+    assert not (tmp_path / ".plot.part.png").exists()

@@ -12,7 +12,9 @@ On a GPU nothing waits for the device but the log, which is written every few st
 from __future__ import annotations
 
 import json
+import math
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -28,7 +30,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rotomem.errors import UsageError
+from rotomem.errors import OutputError, RotomemError, UsageError
 from rotomem.models.interface import VOSModel
 from rotomem.train.checkpoint import Average, load_checkpoint, load_start, save_checkpoint
 from rotomem.train.compose import Clips
@@ -157,8 +159,11 @@ class Run:
         self.step = 0
         self.elapsed_s = 0.0
 
-    def state(self) -> dict[str, Any]:
-        """Everything `restore` needs. Every process must call it; what counts is what rank 0 gets."""
+    def state(self, *, alone: bool = False) -> dict[str, Any]:
+        """Everything `restore` needs. Every process must call it; what counts is what rank 0 gets.
+
+        alone   no other process calls it: their generators are left out
+        """
         return {
             "recipe": type(self.recipe).__module__,
             "model_name": self.recipe.name,
@@ -166,7 +171,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.tensors,
-            "rng": gathered(self._generators()),
+            "rng": [self._generators()] if alone else gathered(self._generators()),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
         }
@@ -358,7 +363,7 @@ def train(
 
     source    what the recipe's `open` gave
     out       gets checkpoint.pt and plot.png (rewritten as the run goes on) and log.jsonl (a line a step, and one a
-              checkpoint with what validation found)
+              checkpoint with what validation found; null where a figure is not finite)
     resume    go on from out/checkpoint.pt where there is one
     pause_s   stop after so many seconds, wherever the run is then; `resume` goes on
     report    is given every line of the log, on rank 0
@@ -389,6 +394,7 @@ class _Journal:
         self.path = out / "log.jsonl"
         self.writes = run.share.rank == 0
         self._waiting: list[Step] = []
+        self._warned = False
 
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that no checkpoint knows of: they will be taken again."""
@@ -424,16 +430,40 @@ class _Journal:
             facts = {"step": self.run.step, "elapsed_s": round(self.run.elapsed_s, 2)}
             self._write([{**facts, **self.run.validate()}])
         if self.writes and self.run.step:
+            self._draw()
+
+    def _draw(self) -> None:
+        """The curves; a run that cannot have them goes on without, and says so once."""
+        try:
             draw_log(self.path, self.out / "plot.png")
+        except RotomemError as error:
+            if not self._warned:
+                print(f"no curves are drawn: {error}", file=sys.stderr, flush=True)
+            self._warned = True
 
     def _write(self, entries: list[dict[str, float]]) -> None:
         if not self.writes:
             return
-        with self.path.open("a") as log:
-            log.writelines(json.dumps(entry) + "\n" for entry in entries)
+        try:
+            with self.path.open("a") as log:
+                log.writelines(_line(entry) for entry in entries)
+        except OSError as error:
+            # The steps are worth more than their log; other processes do not know and cannot be asked.
+            save_checkpoint(self.run.state(alone=True), self.out / "checkpoint.pt")
+            raise OutputError(
+                f"cannot write the log: {error.strerror}",
+                remedy="the checkpoint is written: make room, then --resume",
+                path=self.path,
+            ) from None
         if self.report is not None:
             for entry in entries:
                 self.report(entry)
+
+
+def _line(entry: dict[str, float]) -> str:
+    """A line of the log; JSON knows neither NaN nor infinity."""
+    known = {key: value if math.isfinite(value) else None for key, value in entry.items()}
+    return json.dumps(known, allow_nan=False) + "\n"
 
 
 def _is_known(line: str, step: int) -> bool:

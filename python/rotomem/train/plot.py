@@ -66,7 +66,7 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 def draw_log(log: str | Path, out: str | Path) -> Path:
     """Draw the curves of a log.jsonl to a picture.
 
-    Raises InputError where the log is absent or holds no step, OutputError where the picture cannot be written.
+    Raises InputError where the log is absent or holds no finite loss, OutputError where the picture cannot be written.
     """
     entries = read_log(log)
     curves = {
@@ -75,7 +75,8 @@ def draw_log(log: str | Path, out: str | Path) -> Path:
         if (curve := _curve(entries, key)) is not None
     }
     if "loss" not in curves:
-        raise InputError("the log holds no step yet", path=log)
+        none = "no loss in the log is finite" if any("loss" in e for e in entries) else "the log holds no step yet"
+        raise InputError(none, path=log)
     parts = ("cross_entropy", "dice", "boundary", "present")
     validation = tuple(
         k for k in curves if k.startswith("validation_") and k.removeprefix("validation_") not in parts
@@ -92,9 +93,14 @@ def draw_log(log: str | Path, out: str | Path) -> Path:
     picture = _draw(panels, curves)
     out = Path(out)
     part = out.with_name(f".{out.stem}.part{out.suffix}")
-    if not picture.write(str(part), "uint8"):
-        raise OutputError(f"cannot write the plot: {picture.geterror()}", path=out)
-    part.replace(out)
+    try:
+        if not picture.write(str(part), "uint8"):
+            raise OutputError(f"cannot write the plot: {picture.geterror()}", path=out)
+        part.replace(out)
+    except OSError as error:
+        raise OutputError(f"cannot write the plot: {error.strerror}", path=out) from None
+    finally:
+        part.unlink(missing_ok=True)
     return out
 
 
