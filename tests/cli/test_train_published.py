@@ -63,6 +63,24 @@ def test_train_when_a_published_recipe_cannot_run_then_one_line_says_why(
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("knob", "says"),
+    [
+        ("stage.clips=0", "stage.clips is 0; give 1 or more"),
+        ("stage.draw.frames=1", "stage.draw.frames is 1; give 2 or more"),
+        ("stage.draw.augment.size=0", "stage.draw.augment.size is 0; give 16 or more"),
+        ("stage.draw.augment.size=33", "size is 33, stcn takes multiples of 16; give 48"),
+    ],
+)
+def test_train_when_a_clip_cannot_be_then_2_and_the_knob_is_named(
+    knob: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "stcn", "--stage", "0", "--data", str(make_stills(tmp_path / "stills")), *SETTINGS]
+    command += ["--out", str(tmp_path / "o"), "--steps", "1", "--set", "norms_learn=True", "--set", knob]
+    assert main(command) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_help_when_asked_of_a_published_recipe_then_every_stage_is_told(
     name: str, capsys: pytest.CaptureFixture[str]

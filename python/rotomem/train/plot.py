@@ -66,7 +66,8 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 def draw_log(log: str | Path, out: str | Path) -> Path:
     """Draw the curves of a log.jsonl to a picture.
 
-    Raises InputError where the log is absent or holds no finite loss, OutputError where the picture cannot be written.
+    Raises InputError where the log is absent or holds no finite loss, OutputError where the picture cannot be
+    written.
     """
     entries = read_log(log)
     curves = {

@@ -125,8 +125,12 @@ class StagedRecipe(Recipe):
         return progress * self.stage.iterations
 
     def build(self) -> VOSModel:
-        """The network, its encoders as ImageNet left them where the files are given."""
+        """The network, its encoders as ImageNet left them where the files are given.
+
+        Raises UsageError for a stage that it cannot be trained with, or not as many files as there are encoders.
+        """
         model = self.network_at_random()
+        self._check_clips(model)
         if self.imagenet and len(self.imagenet) != len(self.encoder_names):
             raise UsageError(
                 f"{self.name} begins with {' and '.join(self.encoder_names)}, {len(self.imagenet)} files were given",
@@ -136,6 +140,29 @@ class StagedRecipe(Recipe):
             for part in parts:
                 begin_encoder(part, path)
         return model
+
+    def _check_clips(self, model: VOSModel) -> None:
+        """Raises UsageError naming the knob of a clip that cannot be."""
+        draw = self.stage.draw
+        size = draw.augment.size
+        least = (
+            ("stage.clips", self.stage.clips, 1),
+            ("stage.draw.frames", draw.frames, 2),
+            ("stage.draw.objects", draw.objects, 1),
+            ("stage.draw.gap", draw.gap, 1),
+            ("stage.draw.augment.size", size, model.plan.stride),
+        )
+        for knob, value, allowed in least:
+            if value < allowed:
+                raise UsageError(f"{knob} is {value}", remedy=f"give {allowed} or more")
+        fitting = model.framing.mask(torch.zeros(1, 1, size, size)).shape[-1]
+        if size != fitting:
+            step = model.plan.stride
+            more = f" and {fitting % step} more" if fitting % step else ""
+            raise UsageError(
+                f"stage.draw.augment.size is {size}, {self.name} takes multiples of {step}{more}",
+                remedy=f"give {fitting}",
+            )
 
     def prepare(self, model: nn.Module, progress: float) -> None:
         """Norms hold still, or do not."""
