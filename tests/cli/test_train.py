@@ -75,6 +75,9 @@ def test_train_when_a_folder_cannot_be_made_then_that_is_told_before_the_trainin
         (("--steps", "1", "--start", "nothing.safetensors"), "neither a bundled model nor a file"),
         (("--steps", "1", "--start", "xmem-s"), "the weights do not fit"),
         (("--steps", "1", "--device", "warp"), "no device 'warp'"),
+        (("--minutes", "-1"), "a training of -1 minutes; give 0 or more"),
+        (("--minutes", "nan"), "a training of nan minutes"),
+        (("--steps", "1", "--pause-after", "-1"), "a pause after -1 minutes; give 0 or more"),
     ],
 )
 def test_train_when_asked_for_what_cannot_be_then_2_and_the_reason(
@@ -82,6 +85,7 @@ def test_train_when_asked_for_what_cannot_be_then_2_and_the_reason(
 ) -> None:
     assert train(tmp_path, source_folder, *options) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 class Terminal(io.StringIO):

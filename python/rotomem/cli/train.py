@@ -156,6 +156,9 @@ def _train(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     recipe = _recipe(args)
+    if isinstance(recipe, StagedRecipe) and args.minutes is None and args.steps is None:
+        args.steps = recipe.stage.iterations
+    budget = Budget(args.minutes, args.steps)
     with joined(pick_device(args.device)) as device:
         first = share().rank == 0
         for folder in filter(None, (args.out, args.deliver)):
@@ -163,18 +166,15 @@ def _train(args: argparse.Namespace) -> int:
         if first and args.resume and args.deliver is not None and not (args.out / "checkpoint.pt").exists():
             collect(args.deliver, args.out)
         wait()
-        if isinstance(recipe, StagedRecipe):
-            if args.minutes is None and args.steps is None:
-                args.steps = recipe.stage.iterations
-            if not (args.out / "checkpoint.pt").exists():
-                recipe.check_beginning()
+        if isinstance(recipe, StagedRecipe) and not (args.out / "checkpoint.pt").exists():
+            recipe.check_beginning()
         source = recipe.open(args.data, device)
         with _Teller(args.minutes, args.steps, sys.stderr) if first else nullcontext() as report:
             path = loop.train(
                 recipe,
                 source,
                 args.out,
-                Budget(args.minutes, args.steps),
+                budget,
                 device=device,
                 resume=args.resume,
                 pause_s=None if args.pause_after is None else args.pause_after * 60,

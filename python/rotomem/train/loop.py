@@ -368,8 +368,11 @@ def train(
     pause_s   stop after so many seconds, wherever the run is then; `resume` goes on
     report    is given every line of the log, on rank 0
 
-    Under `torchrun` every process calls this alike. Raises UsageError where `out` holds a run that is not resumed.
+    Under `torchrun` every process calls this alike. Raises UsageError where `out` holds a run that is not resumed,
+    and for a negative pause.
     """
+    if pause_s is not None and not pause_s >= 0:
+        raise UsageError(f"a pause after {pause_s / 60:g} minutes", remedy="give 0 or more")
     out = Path(out)
     path = out / "checkpoint.pt"
     if path.exists() and not resume:

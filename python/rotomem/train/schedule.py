@@ -19,7 +19,7 @@ from rotomem.errors import UsageError
 
 @dataclass(frozen=True)
 class Budget:
-    """Minutes of training, or steps; one of the two."""
+    """Minutes of training, or steps; one of the two, 0 or more. 0 leaves a checkpoint of what the run begins with."""
 
     minutes: float | None = None
     steps: int | None = None
@@ -27,6 +27,12 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise UsageError("a training needs either minutes or steps", remedy="give exactly one of the two")
+        length = self.minutes if self.steps is None else self.steps
+        assert length is not None
+        if not length >= 0:  # not NaN either
+            raise UsageError(
+                f"a training of {length:g} {'minutes' if self.steps is None else 'steps'}", remedy="give 0 or more"
+            )
 
     def progress(self, step: int, elapsed_s: float) -> float:
         """0 at the start, 1 when the budget is spent."""
