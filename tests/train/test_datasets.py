@@ -114,6 +114,12 @@ def test_read_label_map_when_grey_uses_255_then_it_is_one_soft_object_or_void(tm
         read_label_map(tmp_path / "colour.png")
 
 
+def test_read_label_map_when_it_has_16_bits_then_it_is_refused_and_no_object_lost(tmp_path: Path) -> None:
+    write_picture(tmp_path / "deep.png", np.array([[0, 1, 2]], np.uint16))
+    with pytest.raises(InputError, match=r"the labels are of uint16, not of 8 bits.*deep\.png.*8-bit PNG"):
+        read_label_map(tmp_path / "deep.png")
+
+
 @pytest.mark.parametrize("spread", ["chain", "gather"])
 @pytest.mark.parametrize(("frames", "gap", "stride"), [(3, 5, 1), (8, 2, 1), (3, 25, 5), (4, 3, 5), (3, 12, 5)])
 def test_pick_frames_when_drawn_often_then_gaps_keep_to_the_curriculum(

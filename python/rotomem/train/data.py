@@ -77,12 +77,19 @@ class PicturePool:
         )
 
 
-def read_bytes(path: Path, channels: int) -> Tensor:
-    """An 8-bit picture as uint8 [channels, H, W]; grey is repeated, further channels are dropped."""
+def read_bytes(path: Path, channels: int, *, exact: bool = False) -> Tensor:
+    """A picture as uint8 [channels, H, W]; grey is repeated, further channels are dropped.
+
+    exact   its values mean something by themselves, as labels do: a picture of more than 8 bits, which would be
+            scaled to them, raises InputError
+    """
     image = oiio.ImageInput.open(str(path))
     if image is None:
         raise InputError(f"cannot read {path.name}: {oiio.geterror()}", path=path)
     try:
+        kind = str(image.spec().format)
+        if exact and kind != "uint8":
+            raise InputError(f"the labels are of {kind}, not of 8 bits", remedy="save an 8-bit PNG", path=path)
         pixels = image.read_image(format="uint8")
     finally:
         image.close()
@@ -157,7 +164,7 @@ def load_pool(root: str | Path, config: SourceConfig | None = None) -> PicturePo
     for entry in images:
         picture = read_bytes(root / entry["file"], 3)
         if entry.get("mask"):
-            mask = read_bytes(root / entry["mask"], 1)[0]
+            mask = read_bytes(root / entry["mask"], 1, exact=True)[0]
             if mask.shape != picture.shape[1:]:
                 mask = F.interpolate(mask[None, None].float(), picture.shape[1:], mode="nearest-exact")[0, 0].byte()
             labels.append(_squeeze_labels(mask, side))

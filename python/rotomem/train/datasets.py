@@ -286,11 +286,13 @@ def read_label_map(path: Path, *, soft: bool = False) -> Tensor:
     """Labels of an annotation, uint8 [H, W]: palette indices, or grey values where it has no palette.
 
     soft   a grey map that uses 255 is the coverage of one object, 1 where it is above one half
+
+    Raises InputError for a colour picture, or one of more than 8 bits.
     """
     palette = palette_indices(path) if path.suffix.lower() == ".png" else None
     if palette is not None:
         return torch.from_numpy(palette[0])
-    levels = read_bytes(path, 3)
+    levels = read_bytes(path, 3, exact=True)
     if not (torch.equal(levels[0], levels[1]) and torch.equal(levels[0], levels[2])):
         raise InputError("the annotation is a colour picture, not a label map", remedy="save palette PNG", path=path)
     grey = levels[0]
