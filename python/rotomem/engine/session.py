@@ -204,6 +204,8 @@ class Session:
                     self._sensory = memorised.sensory
                     self._last_deep = self._step
 
+        if seen is not None and seen.refined is not None:
+            probabilities = self._merge(seen.refined.softmax(1), given, ids, known)
         if not self._labels:
             probabilities = self.model.framing.restore(probabilities, *self._network_size(height, width))
         return from_network(probabilities[0], height, width).cpu().numpy()
@@ -317,9 +319,7 @@ class Session:
             )
         network = to_network(tensor.to(self._device, torch.float32), *self._network_size(height, width))
         if not bool(torch.isfinite(network).all()):
-            raise ShapeError(
-                "image holds a NaN or an infinity", remedy="tame the picture first", step=self._step + 1
-            )
+            raise ShapeError("image holds a NaN or an infinity", remedy="tame the picture first", step=self._step + 1)
         framed = self.model.framing.image(network.permute(2, 0, 1)[None])
         return framed.contiguous(memory_format=torch.channels_last), height, width
 

@@ -156,6 +156,8 @@ class Decoded:
     state           what `encode_mask` of the same frame wants back; opaque to the engine
     coarse          [B, O+1, h/4, w/4] float32 logits as the decoder made them, before anything enlarged or refined
                     them; None where a model does not tell
+    refined         [B, O+1, h, w] float32 logits of the matte that is delivered; None where `probabilities` are.
+                    What is memorised are always `probabilities`
     """
 
     probabilities: Tensor
@@ -163,6 +165,7 @@ class Decoded:
     sensory: Tensor | None = None
     state: Any = None
     coarse: Tensor | None = None
+    refined: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -283,11 +283,12 @@ class XMem(VOSModel):
         logits, finest, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
         coarse = aggregate_logits(torch.sigmoid(logits.float()))
         logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
+        aggregated = aggregate_logits(torch.sigmoid(logits))
+        refined = None
         if self.refine is not None:
             assert features.seen is not None
-            logits = logits + self.refine(features.seen, finest)
-        aggregated = aggregate_logits(torch.sigmoid(logits))
-        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory, coarse=coarse)
+            refined = aggregate_logits(torch.sigmoid(logits + self.refine(features.seen, finest)))
+        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory, coarse=coarse, refined=refined)
 
     def encode_mask(
         self,

@@ -4,7 +4,8 @@ What an edge looks like between two stride-4 samples is in the picture, and only
 every 4x4 block of it with a rim of as much, once a frame; each object adds what its decoder knew there, and a small
 network answers with the corrections of 16 pixels per position (sub-pixel convolution, Shi et al., CVPR 2016). Each
 pixel's is blended from the four nearest positions with bilinear weights: where every block answers for itself, its
-borders show in the matte. Nothing runs at the full resolution but one sum.
+borders show in the matte. From the corrections their own local level is taken: the head says how alpha is spread over
+the pixels of a position, not how much of it there is. Left free to say that, it learns to doubt what the network doubts.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class RefinementHead(nn.Module):
         x = F.relu(per_object(self.objects, g4) + seen[:, None])
         x = F.relu(per_object(self.mix, x)).flatten(0, 1)
         x = F.conv2d(x, self.out.weight * cast(Tensor, self._blend), self.out.bias, padding=1)
-        return F.pixel_shuffle(x.float(), _BLOCK).unflatten(0, g4.shape[:2])[:, :, 0]
+        fine = F.pixel_shuffle(x.float(), _BLOCK)
+        level = F.interpolate(F.avg_pool2d(fine, _BLOCK), scale_factor=_BLOCK, mode="bilinear", align_corners=False)
+        return (fine - level).unflatten(0, g4.shape[:2])[:, :, 0]
 
 
 def _bilinear() -> Tensor:

@@ -2,7 +2,7 @@
 
 The network itself is frozen, so what it finds stays as it was; the head (`models/layers/refine.py`) learns what the
 pixels between its samples are. It is trained on what the network says of composed clips whose coverage is known
-exactly, many of them blurred by motion or thin, and its answers are what is memorised, as in use. The exported
+exactly, many of them blurred by motion or thin; what is memorised is the network's own answer, as in use. The exported
 weights are the network's with the head's among them.
 
 A quarter of an hour on one CPU thread is enough for a head of 41,584 parameters.
@@ -128,7 +128,7 @@ class Refine(Recipe):
         )
 
     def losses(self, model: VOSModel, clips: Clips, rng: Generator, progress: float) -> dict[str, Tensor]:
-        """Errors of the mattes of every frame after the first; what the head said is memorised, without gradients."""
+        """Errors of the mattes of every frame after the first, refined; the network's own are memorised."""
         images = clips.images
         coverage = clips.coverage * clips.present[:, None, :, None, None]
         b, t, o, h, w = coverage.shape
@@ -142,16 +142,18 @@ class Refine(Recipe):
             if i > 0:
                 seen = model.decode(features[i], memory, sensory)
                 sensory, masks = seen.sensory, seen.probabilities[:, 1:]
-                found.append(self._errors(seen.logits, masks, coverage[:, i]))
+                assert seen.refined is not None
+                found.append(self._errors(seen.refined, coverage[:, i]))
             if i < t - 1:
                 kept = model.encode_mask(
-                    images[:, i], features[i], masks.detach(), sensory, seen=seen, drawn=i == 0, deep_update=True
+                    images[:, i], features[i], masks, sensory, seen=seen, drawn=i == 0, deep_update=True
                 )
                 sensory = kept.sensory
                 memory.add(kept.elements)
         return {key: torch.stack([one[key] for one in found]).mean() for key in found[0]}
 
-    def _errors(self, logits: Tensor, masks: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    def _errors(self, logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        masks = logits.softmax(1)[:, 1:]
         absolute = (masks - truth).abs().mean()
         gradient = (edge_strength(masks) - edge_strength(truth)).square().mean()
         entropy = bootstrapped_cross_entropy(logits, with_background(truth))
