@@ -166,8 +166,9 @@ def test_eval_when_mattes_are_the_truth_then_their_errors_and_the_bicubic_ones(
         assert set(errors) == {"sad", "mse", "gradient", "connectivity", "dt_ssd", "messd_dt"}
         assert all(isinstance(v, float) for v in errors.values())
         assert f"{errors['sad']:.3f}" in printed.out and f"{errors['gradient']:.3f}" in printed.out
-    assert main(["eval", str(tmp_path / "soft"), "--out", str(tmp_path)]) == 2
-    assert "not mattes" in capsys.readouterr().err
+    for option in (["--out", str(tmp_path)], ["--flicker"], ["--protocol", "davis"]):
+        assert main(["eval", str(tmp_path / "soft"), *option]) == 2
+        assert f"{option[0]} is about label maps, not mattes" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "soft"), "--flip", "--json"]) == 0
     flipped = json.loads(capsys.readouterr().out)["all"]
     assert flipped["bicubic"] is None and flipped["matte"]["sad"] > 0
@@ -201,6 +202,12 @@ def test_eval_when_arguments_make_no_sense_then_code_and_remedy(
         ([], "give DIR, or --generated"),
         (["--table", "xmem", "--data", "."], "--weights"),
         (["--generated", "thin"], "--data"),
+        (["--generated", "thin", "--data", ".", "--sequences", "a"], "--sequences is not about composed clips"),
+        (
+            ["--generated", "thin", "--data", ".", "--flicker", "--protocol", "youtube"],
+            "--flicker and --protocol are not about composed clips",
+        ),
+        (["--table", "stm", "--data", ".", "--weights", ".", "--sequences", "a"], "not about a paper's table"),
         (["--generated", "thin", "--data", ".", "--frames", "1"], "2 frames or more"),
         (["--generated", "thin", "--data", ".", "--size", "0"], "--size"),
     ],

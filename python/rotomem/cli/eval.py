@@ -36,6 +36,8 @@ _Score = TypeVar("_Score")
 
 _GENERATED = ("motion_blur", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
+_OF_LABELS = ("out", "all_frames", "flicker", "protocol")
+"""Options that change nothing where mattes are measured; their flicker always is."""
 _SOURCES = 160
 """Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
 
@@ -137,9 +139,9 @@ def run(args: argparse.Namespace) -> int:
         return reproduce(args, lambda model, sequence, own: _run_sequence(args, model, sequence, console, **own))
     clips = _composed(args) if args.generated else find_alpha_clips(args.dir, args.sequences)
     sequences = []
-    if clips and (args.out or args.all_frames):
-        raise UsageError("--out and --all-frames are about label maps, not mattes", remedy="leave them out")
-    if not clips:
+    if clips:
+        _refuse(args, _OF_LABELS, "about label maps, not mattes")
+    else:
         sequences = find_sequences(args.dir, args.sequences, protocol=args.protocol, all_frames=args.all_frames)
     model = rotomem.load_model(args.model, device=args.device, dtype=args.dtype)
     started = time.perf_counter()
@@ -214,6 +216,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--table without --data and --weights", remedy="give the folders of data sets and weights")
     if args.generated and not args.data:
         raise UsageError("--generated without --data", remedy="give the training folder to compose clips from")
+    if args.generated:
+        _refuse(args, (*_OF_LABELS, "sequences"), "not about composed clips")
+    if args.table:
+        _refuse(args, ("flicker", "protocol", "sequences"), "not about a paper's table")
     if args.generated and (args.clips < 1 or args.frames < 2 or not args.size):
         raise UsageError(
             f"{args.clips} clips of {args.frames} frames at {args.size or 'full size'}",
@@ -225,6 +231,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--limit {args.limit} leaves no frame to measure", remedy="give 3 or more")
     if args.overlays and not args.out:
         raise UsageError("--overlays without --out", remedy="say where to write with --out DIR")
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raises UsageError where options that would change nothing were given."""
+    given = ["--" + name.replace("_", "-") for name in names if getattr(args, name) not in (None, False, "auto")]
+    if given:
+        raise UsageError(f"{' and '.join(given)} {'are' if len(given) > 1 else 'is'} {why}", remedy="leave that out")
 
 
 def _tracker(args: argparse.Namespace, model: VOSModel, **settings: Any) -> Session | Ensemble:
