@@ -19,7 +19,7 @@ from rotomem.errors import UsageError
 
 @dataclass(frozen=True)
 class Budget:
-    """Minutes of training, or steps; one of the two, 0 or more. 0 leaves a checkpoint of what the run begins with."""
+    """Minutes of training, or steps; one of the two, 0 or more. 0 minutes leave a checkpoint of the first weights."""
 
     minutes: float | None = None
     steps: int | None = None

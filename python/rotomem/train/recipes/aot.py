@@ -69,7 +69,7 @@ STAGES = {
 class AOTRecipe(StagedRecipe):
     """Every knob of the training; see StagedRecipe. Defaults are those of stage 1, `at` brings those of another.
 
-    least          rate at both ends of a stage
+    least          rate at both ends of a stage, the paper's; the published code has 1e-5 for ResNet and Swin
     warm_up        share of the stage in which the rate rises
     weight_decay   spares biases, norms, the last convolution and relative positions' values
     first_frame    weight of the first frame's loss at the beginning, 0 at the end

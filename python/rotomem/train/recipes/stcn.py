@@ -5,11 +5,13 @@
     stage 2   DAVIS, YouTube  300,000 iterations of 8 clips, after stage 1
     stage 3   DAVIS, YouTube  150,000 iterations of 8 clips, after stage 0: the paper's main training
 
-Stages 0 and 3 take about 30 hours on two RTX 2080 Ti (11 GB each), all with BL30K about four days.
+Stages 0 and 3 take about 30 hours on two RTX 2080 Ti (11 GB each) as F.4 has it, 36 and 16 hours as section 5 has it;
+all with BL30K about four days.
 
 Clips have three frames: the second is predicted from the first, the third from both. Cross-entropy alone, on the
 hardest pixels. In the paper's code a sample's absent objects are cut out of the softmax, here they are told to be
-background.
+background. Photographs of HRSOD and BIG come five times as often as others in the paper (F.3.1); here all come alike,
+as a folder of stills does not say which they are.
 """
 
 from __future__ import annotations
