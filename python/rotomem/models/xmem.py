@@ -100,8 +100,9 @@ XMEM_S = XMemConfig(
     sensory_dim=32,
     decoder=(192, 96, 48),
     update_dim=64,
+    refine=32,
 )
-"""The narrow network whose weights come with rotomem."""
+"""The narrow network whose weights come with rotomem. `recipes/xmem_s.py` trains all but its head, `refine.py` that."""
 
 
 @dataclass(frozen=True)
