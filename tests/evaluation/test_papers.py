@@ -76,6 +76,24 @@ def test_table_when_data_and_weights_are_there_then_paper_and_measured_stand_sid
     ]  # fmt: skip
 
 
+def test_table_when_a_row_fails_then_it_is_named_and_the_others_are_measured(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, weights = folders
+    (data / "davis2017/JPEGImages/480p/pair/00001.jpg").write_bytes(b"no picture")
+    command = ["eval", "--table", "xmem", "--data", str(data), "--weights", str(weights)]
+    for more, code, measured in (([], 1, 0), (["--out", str(tmp_path / "out")], 4, 1)):
+        assert main([*command, *more, "--json"]) == code
+        printed = capsys.readouterr()
+        assert "XMem on davis2017 failed: " in printed.err
+        rows = json.loads(printed.out)["rows"]
+        assert sum(row["measured"] is not None for row in rows) == measured
+        (failed,) = (row for row in rows if row["failed"])
+        assert failed["dataset"] == "davis2017" and "00001.jpg" in failed["failed"]
+    assert main(command) == 1
+    assert "failed" in capsys.readouterr().out
+
+
 def test_sequences_of_when_a_row_names_its_data_set_then_list_protocol_and_frames_are_its_own(
     folders: tuple[Path, Path],
 ) -> None:
