@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import rotomem
+from rotomem.errors import UsageError
 from rotomem.models.aot import AOT, AOTConfig
 from rotomem.models.layers.lstt import LSTTBlock
 from rotomem.train.checkpoint import export_weights
@@ -172,3 +173,10 @@ def test_leave_out_when_training_then_whole_branches_are_dropped_and_else_none()
     whole = block.self_attn(tokens, torch.zeros(1, 5, 32))
     assert 16 < int(dropped.sum()) < 48 and not (whole == 0).flatten(1).all(1).any()
     torch.testing.assert_close(added[~dropped], whole[~dropped] * 2)
+
+
+def test_build_when_clips_are_off_the_networks_grid_then_the_next_side_is_named() -> None:
+    recipe = recipe_of("aot", "1")
+    draw = replace(recipe.stage.draw, augment=replace(recipe.stage.draw.augment, size=48))
+    with pytest.raises(UsageError, match=r"augment\.size is 48, aot takes multiples of 16 and 1 more; give 49"):
+        replace(recipe, stage=replace(recipe.stage, draw=draw)).build()
