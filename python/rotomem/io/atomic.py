@@ -37,11 +37,12 @@ def part_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, frame: int | None = None) -> Iterator[Path]:
+def whole_file(path: Path, *, frame: int | None = None, what: str = "matte") -> Iterator[Path]:
     """Give a temporary path to write; when the block ends well, the file takes the name `path`.
 
     path     the name to appear; its folder is made where it is missing
     frame    for the error message only
+    what     the file is, for the same
     yields   the temporary path; the block writes it, and checks it before it ends
 
     An exception in the block, KeyboardInterrupt included, removes the temporary file, leaves `path` as it was
@@ -50,7 +51,7 @@ def whole_file(path: Path, *, frame: int | None = None) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise cannot_write(path, e, frame=frame) from e
+        raise cannot_write(path, e, frame=frame, what=what) from e
     if path.is_dir():
         raise OutputError(
             "a folder stands where the file should go",
@@ -68,19 +69,20 @@ def whole_file(path: Path, *, frame: int | None = None) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink()
         if isinstance(e, OSError):
-            raise cannot_write(path, e, frame=frame) from e
+            raise cannot_write(path, e, frame=frame, what=what) from e
         raise
 
 
-def cannot_write(path: Path, cause: OSError | str, *, frame: int | None = None) -> OutputError:
+def cannot_write(path: Path, cause: OSError | str, *, frame: int | None = None, what: str = "matte") -> OutputError:
     """The OutputError for a file that could not be written, with the remedy that fits its cause."""
     reason = cause if isinstance(cause, str) else (os.strerror(cause.errno) if cause.errno else str(cause))
     number = None if isinstance(cause, str) else cause.errno
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    # Of a movie there are no whole frames until it is finished.
-    kept = "" if path.suffix.lower() == ".mov" else "; whole frames are kept, so the run can be resumed"
+    # Of a movie there are no whole frames until it is finished, of other files never.
+    framewise = what == "matte" and path.suffix.lower() != ".mov"
+    kept = "; whole frames are kept, so the run can be resumed" if framewise else ""
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _nearly_full(folder):
         remedy = "free some space or choose another folder" + kept
     elif not folder.is_dir():
@@ -89,7 +91,7 @@ def cannot_write(path: Path, cause: OSError | str, *, frame: int | None = None) 
         remedy = f"make {folder} writable or choose another folder"
     else:
         remedy = "check the folder and the disk" + kept
-    return OutputError(f"cannot write the matte: {reason}", remedy=remedy, path=path, frame=frame)
+    return OutputError(f"cannot write the {what}: {reason}", remedy=remedy, path=path, frame=frame)
 
 
 def remove_leftovers(folder: Path, *, older_than_s: float = 3600.0) -> int:
