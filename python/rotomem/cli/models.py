@@ -112,10 +112,9 @@ def _find(name_or_path: str) -> _Found:
     """Raises UsageError where there is no such thing, CheckpointError telling what does not fit."""
     from rotomem.models.registry import REGISTRY, outline
 
-    entry = REGISTRY.get(name_or_path)
-    if entry is not None and entry.weights is None:
-        return _Found(name_or_path, outline(name_or_path))
-    if entry is not None and entry.weights is not None:
+    if entry := REGISTRY.get(name_or_path):
+        if entry.weights is None:
+            return _Found(name_or_path, outline(name_or_path))
         return _recognise(entry.weights, name_or_path)
     if not Path(name_or_path).is_file():
         raise UsageError(f"{name_or_path!r} is neither a model nor a file", remedy="models: " + ", ".join(REGISTRY))
@@ -154,10 +153,9 @@ def _recognise(path: Path, name: str | None = None) -> _Found:
             remedy="take the file as it was published, or as it was saved for inference",
             path=path,
         )
-    remarks = [remark for remark in [entry.remark(_config(network))] if remark]
-    if registry.single_object(read):
-        remarks.append("it is of stage 0 and knows one object; a channel of zeros stands for the others")
-    return _Found(guess, network, path, tensors, registry.read_facts(path), tuple(remarks))
+    single = "it is of stage 0 and knows one object; a channel of zeros stands for the others"
+    remarks = (entry.remark(_config(network)), single if registry.single_object(read) else "")
+    return _Found(guess, network, path, tensors, registry.read_facts(path), tuple(filter(None, remarks)))
 
 
 def _info(args: argparse.Namespace) -> int:
