@@ -41,9 +41,7 @@ class Window:
             return other
         if other.empty:
             return self
-        return Window(
-            min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1)
-        )
+        return Window(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
     def intersect(self, other: Window) -> Window:
         """What both hold; may be empty."""

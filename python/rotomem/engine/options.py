@@ -32,6 +32,7 @@ def own_or(name: str, value: Any, declared: Any) -> Any:
         raise UsageError(f"{name} is {value!r}", remedy=f"give {MODEL!r} to leave it to the model, or a value")
     return declared
 
+
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",

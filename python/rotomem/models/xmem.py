@@ -102,7 +102,7 @@ XMEM_S = XMemConfig(
     update_dim=64,
     refine=32,
 )
-"""The narrow network whose weights come with rotomem. `recipes/xmem_s.py` trains all but its head, `refine.py` that."""
+"""The narrow network that comes with rotomem: `recipes/xmem_s.py` trains all but its head, `refine.py` that."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ What an edge looks like between two stride-4 samples is in the picture, and only
 every 4x4 block of it with a rim of as much, once a frame; each object adds what its decoder knew there, and a small
 network answers with the corrections of 16 pixels per position (sub-pixel convolution, Shi et al., CVPR 2016). Each
 pixel's is blended from the four nearest positions with bilinear weights: where every block answers for itself, its
-borders show in the matte. From the corrections their own local level is taken: the head says how alpha is spread over
-the pixels of a position, not how much of it there is. Left free to say that, it learns to doubt what the network doubts.
+borders show in the matte. From the corrections their own local level is taken: the head says how alpha is spread
+over the pixels of a position, not how much of it there is. Left free to say that, it learns to doubt what the network
+doubts.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The network itself is frozen, so what it finds stays as it was; the head (`models/layers/refine.py`) learns what the
 pixels between its samples are. It is trained on what the network says of composed clips whose coverage is known
-exactly, many of them blurred by motion or thin; what is memorised is the network's own answer, as in use. The exported
-weights are the network's with the head's among them.
+exactly, many of them blurred by motion or thin; what is memorised is the network's own answer, as in use. The
+exported weights are the network's with the head's among them.
 
 A quarter of an hour on one CPU thread is enough for a head of 41,584 parameters.
 """
