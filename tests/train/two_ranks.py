@@ -14,7 +14,7 @@ from torch import Generator
 from rotomem.train.compose import Clips, Composer
 from rotomem.train.data import PicturePool, SourceConfig, load_pool
 from rotomem.train.loop import Run, train
-from rotomem.train.ranks import Share
+from rotomem.train.ranks import Share, leave
 from rotomem.train.recipes.xmem_s import XMemS
 from rotomem.train.schedule import Budget, Stage
 from train.tiny import RECIPE
@@ -53,7 +53,7 @@ def work(
         mine = gradients(pool)
         train(FROZEN, Composer(pool), folder / "run", Budget(steps=60), report=report)
     finally:
-        dist.destroy_process_group()
+        leave()
     return mine
 
 

@@ -6,6 +6,7 @@ generators in the same state everywhere, so one process and two see the same cli
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,17 @@ def joined(device: str | torch.device) -> Iterator[torch.device]:
     try:
         yield device
     finally:
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Leave the other processes.
+
+    What still holds the group, as a wrapped model in a reference cycle does, is let go first: threads of a group that
+    outlives this call abort the process when it ends.
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def share() -> Share:
