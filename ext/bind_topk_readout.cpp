@@ -17,7 +17,7 @@ void bind_topk_readout(py::module_& module) {
       "topk_readout",
       [](const py::array& key, const py::array& query_key, const py::array& value, const py::array& readout,
          const py::object& shrinkage, const py::object& selection, const py::object& valid, const py::object& usage,
-         int top_k, const std::string& similarity, const std::string& instructions, int threads) {
+         const py::object& index, const py::object& weight, int top_k, const std::string& similarity, const std::string& instructions, int threads) {
         TopkReadout read;
         read.key = span_of<const float, 2>("key", key);
         read.query_key = span_of<const float, 2>("query_key", query_key);
@@ -27,6 +27,8 @@ void bind_topk_readout(py::module_& module) {
         read.selection = span_of<const float, 2>("selection", selection);
         read.valid = span_of<const unsigned char, 1>("valid", valid);
         read.usage = span_of<float, 1>("usage", usage);
+        read.index = span_of<std::int32_t, 2>("index", index);
+        read.weight = span_of<float, 2>("weight", weight);
         read.top_k = top_k;
         read.similarity = similarity_named(similarity);
         const Instructions chosen = instructions_named(instructions);
@@ -35,7 +37,7 @@ void bind_topk_readout(py::module_& module) {
       },
       py::kw_only(), py::arg("key"), py::arg("query_key"), py::arg("value"), py::arg("readout"),
       py::arg("shrinkage") = py::none(), py::arg("selection") = py::none(), py::arg("valid") = py::none(),
-      py::arg("usage") = py::none(), py::arg("top_k") = 30, py::arg("similarity") = "anisotropic_l2",
+      py::arg("usage") = py::none(), py::arg("index") = py::none(), py::arg("weight") = py::none(), py::arg("top_k") = 30, py::arg("similarity") = "anisotropic_l2",
       py::arg("instructions") = "auto", py::arg("threads") = 1);
 }
 

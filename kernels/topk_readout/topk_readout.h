@@ -12,6 +12,8 @@
 //           match has a readout of zeros and adds no usage.
 // top_k     0 is a full softmax over all elements; more than N means N.
 // valid     elements whose byte is 0 do not exist. None left, or N = 0: std::invalid_argument.
+// Chosen    index and weight, where they are asked for, list every query's matches, best first; where there are fewer
+//           than k of them, n = -1 and a weight of 0 fill the rest. They need a top_k, since all are chosen without.
 // Usage     weights are added as integers (2^-40 each), in pieces that do not depend on the number of threads:
 //           the same bytes come out for any number. So does the readout.
 // Accuracy  float32. The squares are expanded (two multiply-adds a pair and channel) after the keys have been moved
@@ -37,6 +39,8 @@ struct TopkReadout {
   Span<const unsigned char, 1> valid;    // [N] or absent: all
   Span<float, 3> readout;                // [O, CV, P] P contiguous; written
   Span<float, 1> usage;                  // [N] contiguous, or absent; written
+  Span<std::int32_t, 2> index;           // [P, k], k = min(top_k, N) contiguous, or absent; written
+  Span<float, 2> weight;                 // [P, k] likewise; both or neither
   int top_k = 30;
   Similarity similarity = Similarity::anisotropic_l2;
 };

@@ -198,7 +198,8 @@ class Reader {
         depth_(read.value.size[2]),
         pitch_(depth_ + 16),  // rows a power of two apart would share cache sets when they are read as columns
         k_(static_cast<std::int64_t>(read.top_k)) {
-    if (k_ <= 0 || k_ >= packed_.elements) k_ = 0;  // everything: nothing to choose
+    k_ = std::min(k_, packed_.elements);
+    if (k_ == packed_.elements && !read.index) k_ = 0;  // everything: nothing to choose
   }
 
   void run(int threads) {
@@ -305,10 +306,19 @@ class Reader {
         const std::int64_t n = candidate_element(candidates[j]);
         if (read_.usage)
           worker.usage[static_cast<std::size_t>(n)] += std::llrint(static_cast<double>(share[j]) * kUsageOne);
+        if (read_.index) {
+          read_.index(first + p, j) = static_cast<std::int32_t>(n);
+          read_.weight(first + p, j) = share[j];
+        }
         for (std::int64_t o = 0; o < objects_; ++o)
           worker.rows[static_cast<std::size_t>(o * k_ + j)] =
               read_.value.data + o * read_.value.stride[0] + n * read_.value.stride[1];
       }
+      if (read_.index)
+        for (std::int64_t j = kept; j < read_.index.size[1]; ++j) {
+          read_.index(first + p, j) = -1;
+          read_.weight(first + p, j) = 0.0f;
+        }
       for (std::int64_t o = 0; o < objects_; ++o)
         loops_.weigh(worker.rows.data() + o * k_, share, static_cast<int>(kept), static_cast<int>(depth_),
                      worker.mixed.data() + (o * count + p) * pitch_);
@@ -416,6 +426,15 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   check_size("readout P", read.readout.size[2], positions);
   check(positions <= 1 || read.readout.size[0] == 0 || read.readout.stride[2] == 1, "readout positions are not contiguous");
   if (read.usage) check_size("usage N", read.usage.size[0], elements);
+  check(static_cast<bool>(read.index) == static_cast<bool>(read.weight), "index and weight come together or not at all");
+  if (read.index) {
+    check(read.top_k > 0, "index and weight need a top_k: a full softmax chooses everything");
+    const std::int64_t k = std::min<std::int64_t>(read.top_k, elements);
+    check_size("index P", read.index.size[0], positions);
+    check_size("index k", read.index.size[1], k);
+    check_size("weight P", read.weight.size[0], positions);
+    check_size("weight k", read.weight.size[1], k);
+  }
   Reader(read, loops_for(instructions), threads).run(threads);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.cases import CASES, reference
+from kernels.cases import CASES, Case, reference
 
 kernels = pytest.importorskip("rotomem._kernels", reason="the native kernels are not built")
 SETS = kernels.instruction_sets()
@@ -55,6 +55,54 @@ def test_threads_beyond_the_work_are_harmless(inputs, instructions):
     assert one[1].tobytes() == many[1].tobytes()
 
 
+def chosen(inputs, top_k, **change):
+    """Readout, index and weight of a call that asks what was chosen."""
+    shape = (inputs.query_key.shape[1], min(top_k, inputs.key.shape[1]))
+    index, weight = np.full(shape, -7, np.int32), np.full(shape, np.nan, np.float32)
+    readout, _ = call(inputs, top_k, index=index, weight=weight, **change)
+    return readout, index, weight
+
+
+@every_set
+@pytest.mark.parametrize("case", [c for c in CASES if c.top_k], ids=lambda case: case.name)
+def test_chosen_elements_are_told_best_first(case, instructions):
+    inputs = case.make()
+    readout, index, weight = chosen(inputs, case.top_k, instructions=instructions)
+    assert np.all(np.diff(weight, axis=1) <= 0)
+    assert np.allclose(weight.sum(1), 1, atol=1e-5)
+    for row in index:
+        assert len(set(row)) == len(row) and row.min() >= 0
+    assert np.allclose(np.einsum("ocpk,pk->ocp", inputs.value[:, :, index], weight), readout, atol=1e-4)
+    scores = reference("topk_readout").similarity(inputs.key, inputs.query_key, inputs.shrinkage, inputs.selection)
+    truth = -np.sort(-scores, axis=0)[: index.shape[1]].T
+    assert np.allclose(np.take_along_axis(scores.T, index, 1), truth, rtol=1e-4, atol=1e-3)
+
+
+@every_set
+@pytest.mark.parametrize("top_k", [3, 25, 40, 50])
+def test_chosen_elements_when_matches_are_few_then_the_rest_is_minus_one(instructions, top_k):
+    inputs = Case("few matches", 40, 9, 8).make()
+    inputs.key[2, ::3] = np.nan
+    inputs.query_key[1, 4] = np.inf
+    valid = np.ones(40, np.uint8)
+    valid[20:] = 0
+    matches = [n for n in range(20) if n % 3]
+    readout, index, weight = chosen(inputs, top_k, instructions=instructions, valid=valid)
+    held = min(top_k, len(matches))
+    assert np.all(index[:, held:] == -1) and np.all(weight[:, held:] == 0)
+    assert np.all(index[4] == -1) and np.all(weight[4] == 0) and np.all(readout[..., 4] == 0)
+    assert set(np.delete(index, 4, 0)[:, :held].ravel()) <= set(matches)
+
+
+@every_set
+def test_chosen_elements_when_scores_tie_then_lower_ones_come_first(instructions):
+    inputs = Case("ties", 300, 5, 8).make()
+    inputs.key[...] = 1.0
+    _, index, weight = chosen(inputs, 40, instructions=instructions, shrinkage=None)
+    assert np.all(index == np.arange(40))
+    assert np.all(weight == weight[0, 0])
+
+
 @every_set
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0, 200.0])
 def test_full_softmax_keeps_its_precision(instructions, spread):
@@ -90,6 +138,15 @@ def test_full_softmax_keeps_its_precision(instructions, spread):
         ({"valid": np.ones(700, np.float32)}, "valid has type float32"),
         ({"value": np.zeros((1, 700, 64), np.float32)[..., ::2]}, "not contiguous"),
         ({"value": np.zeros((2, 700, 32), np.float32)}, "readout O is 1, expected 2"),
+        ({"index": np.zeros((90, 30), np.int32)}, "come together"),
+        (
+            {"index": np.zeros((90, 29), np.int32), "weight": np.zeros((90, 30), np.float32)},
+            "index k is 29, expected 30",
+        ),
+        (
+            {"index": np.zeros((90, 30), np.int32), "weight": np.zeros((90, 30), np.float32), "top_k": 0},
+            "need a top_k",
+        ),
         ({"similarity": "dot"}, "belong to anisotropic_l2"),
         ({"similarity": "cosine"}, "no similarity called cosine"),
         ({"instructions": "mmx"}, "no instructions called mmx"),
