@@ -226,7 +226,7 @@ def _describe(plan: MemoryPlan) -> dict[str, str]:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from rotomem.io.atomic import whole_file
+    from rotomem.io.weights import write_weights
     from rotomem.models.registry import REGISTRY
 
     out: Path = args.out
@@ -239,15 +239,13 @@ def _import(args: argparse.Namespace) -> int:
     if out.exists() and not args.overwrite:
         raise UsageError("the file exists already", remedy="use --overwrite, or choose another name", path=out)
     found = _recognise(args.file)
-    data = _as_bytes(_numbers(found, half=args.half), _origin(found, args))
-    with whole_file(out, what="file") as part:
-        part.write_bytes(data)
+    size = write_weights(_numbers(found, half=args.half), _origin(found, args), out)
     entry = REGISTRY[found.name]
     print(f"{args.file} is {entry.title}: {_parameters(found.network) / 1e6:.1f} M parameters")
     for remark in found.remarks:
         print(f"note: {remark}")
     print(f"licence: {args.licence or found.facts.get('licence') or _licence(found)}")
-    print(f"wrote {out} ({size_text(len(data))}, {'float16' if args.half else 'float32'})")
+    print(f"wrote {out} ({size_text(size)}, {'float16' if args.half else 'float32'})")
     return 0
 
 
@@ -292,17 +290,6 @@ def _licence(found: _Found) -> str:
     if found.file is None or found.file == entry.weights:
         return entry.licence
     return f"the file tells none; {entry.licence}"
-
-
-def _as_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file, the same bytes every time: the library leaves the order of metadata to chance."""
-    from safetensors.torch import save
-
-    data = save(dict(tensors), metadata=dict(metadata))
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _parameters(network: VOSModel) -> int:

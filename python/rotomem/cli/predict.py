@@ -88,6 +88,6 @@ def _write(frame: Tensor, path: Path) -> None:
 
     pixels = (frame.contiguous().double() * 65535).round().numpy().astype("uint16")
     picture = oiio.ImageBuf(pixels)
-    with whole_file(path) as part:
+    with whole_file(path, what="frame") as part:
         if not picture.write(str(part), "uint16", "png"):
             raise OutputError(f"cannot write the frame: {picture.geterror()}", path=path)

@@ -364,5 +364,5 @@ def _write_report(report: Report, where: str) -> None:
         return
     from rotomem.io.atomic import whole_file
 
-    with whole_file(Path(where)) as part:
+    with whole_file(Path(where), what="report") as part:
         part.write_text(report.to_json() + "\n", encoding="utf-8")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from rotomem.errors import CheckpointError, OutputError, UsageError
+from rotomem.io.weights import write_weights
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import REGISTRY, load_strictly, read_state_dict
 
@@ -133,8 +133,5 @@ def export_weights(
         **(facts or {}),
     }
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(save(tensors, metadata=metadata))
-    part.replace(path)
+    write_weights(tensors, metadata, path)
     return path
