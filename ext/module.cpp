@@ -11,6 +11,7 @@ namespace py = pybind11;
 void bind_consolidate(py::module_& module);
 void bind_copy(py::module_& module);
 void bind_forget(py::module_& module);
+void bind_local_attention(py::module_& module);
 void bind_topk_readout(py::module_& module);
 
 }  // namespace rotomem
@@ -26,5 +27,6 @@ PYBIND11_MODULE(_kernels, module) {
   rotomem::bind_consolidate(module);
   rotomem::bind_copy(module);
   rotomem::bind_forget(module);
+  rotomem::bind_local_attention(module);
   rotomem::bind_topk_readout(module);
 }

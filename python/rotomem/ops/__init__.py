@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rotomem.ops import backend
 from rotomem.ops.affinity import affinity, similarity
+from rotomem.ops.attention import local_attention
 from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
 from rotomem.ops.readout import Readout, read_memory
 
@@ -14,6 +15,7 @@ __all__ = [
     "backend",
     "consolidate",
     "keep_most_used",
+    "local_attention",
     "read_memory",
     "similarity",
 ]

@@ -215,3 +215,71 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     ranked = order.sort(descending=True, stable=True)
     survivors = (order > ranked.values[keep]).nonzero().squeeze(1)  # [keep] is the (N - keep)-th smallest
     return survivors if survivors.numel() else ranked.indices[:keep].sort().values
+
+
+def local_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    relative_key: Tensor,
+    relative_bias: Tensor,
+    relative_value: Tensor,
+) -> Tensor:
+    """Readout [B, C, Y, X] (see ops.attention.local_attention).
+
+    Rows of queries meet whole rows of keys in a matrix product, of which the band |dx| <= reach is kept: products are
+    wasted, but nothing of size YX x YX is ever made.
+    """
+    b, _, y, x = query.shape
+    heads, places, d = relative_key.shape
+    side = math.isqrt(places)
+    n, reach = b * heads, side // 2
+
+    def rows(maps: Tensor) -> Tensor:  # [B, C, y, x] as [B*heads, y, x, C/heads]
+        return maps.unflatten(1, (heads, d)).permute(0, 1, 3, 4, 2).reshape(n, y, x, d)
+
+    margin = (0, 0, reach, reach, reach, reach)
+    keys, values = F.pad(rows(key), margin), F.pad(rows(value), margin)
+    scaled = rows(query) / math.sqrt(d)
+    scores = torch.stack(
+        [_band(scaled @ keys[:, dy : dy + y].transpose(2, 3), side) for dy in range(side)], 3
+    )  # [n, y, x, dy, dx]
+    relative = F.conv2d(
+        query, relative_key.reshape(heads * places, d, 1, 1), relative_bias.reshape(-1), groups=heads
+    ).reshape(n, places, y, x)
+    scores = scores.flatten(3) + relative.permute(0, 2, 3, 1)
+    scores = scores.masked_fill(_outside(y, x, reach, query.device), -_INF)
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(3, dtype=precise).to(values.dtype)
+    moved = weights.reshape(b, heads, y * x, places) @ relative_value.transpose(1, 2)
+    out = moved.reshape(n, y, x, d)
+    bands = weights.unflatten(3, (side, side))
+    for dy in range(side):
+        out = out + _unband(bands[:, :, :, dy]) @ values[:, dy : dy + y]
+    return out.reshape(b, heads, y, x, d).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+def _band(rows: Tensor, side: int) -> Tensor:
+    """[..., x, x+side-1] to [..., x, side]: place dx of row i is column i+dx.
+
+    Laid out with one more column a row, every row's band starts at column 0.
+    """
+    x, w = rows.shape[-2:]
+    return F.pad(rows.flatten(-2), (0, x)).unflatten(-1, (x, w + 1))[..., :side]
+
+
+def _unband(band: Tensor) -> Tensor:
+    """[..., x, side] to [..., x, x+side-1] with zeros beside the band: `_band` the other way round."""
+    x, side = band.shape[-2:]
+    return F.pad(band, (0, x)).flatten(-2)[..., :-x].unflatten(-1, (x, x + side - 1))
+
+
+def _outside(y: int, x: int, reach: int, device: torch.device) -> Tensor:
+    """[y, x, places] bool: window places that lie outside of the map."""
+    offset = torch.arange(-reach, reach + 1, device=device)
+
+    def beyond(n: int) -> Tensor:
+        at = torch.arange(n, device=device)[:, None] + offset
+        return (at < 0) | (at >= n)
+
+    return (beyond(y)[:, None, :, None] | beyond(x)[None, :, None, :]).flatten(2)

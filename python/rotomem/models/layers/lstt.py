@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rotomem.models.layers.norm import as_map, as_tokens
+from rotomem.ops import local_attention
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,6 @@ class ShortTermAttention(nn.Module):
         score = query . key / sqrt(C/heads) + relative_emb_k(query)[place]
         out   = sum_place softmax(score) * (value + relative_emb_v[place])
     Places outside of the map take no part. `relative_emb_k` sees the query unscaled.
-
-    Rows of queries meet whole rows of keys in a matrix product, of which the band |dx| <= reach is kept: products are
-    wasted, but memory is O(N*(side^2 + x)) and nothing of size N x N is ever made.
     """
 
     def __init__(self, width: int, heads: int, reach: int = 7) -> None:
@@ -113,58 +111,18 @@ class ShortTermAttention(nn.Module):
 
     def forward(self, query: Tensor, memory: Tokens, y: int, x: int) -> Tensor:
         """query [B or 1, y*x, C] and memory [B, y*x, C]; returns [B, y*x, C]."""
-        query = query.expand_as(memory.key)
-        b, _, c = query.shape
-        n, d, side, reach = b * self.heads, c // self.heads, self.side, self.reach
-
-        def rows(tokens: Tensor) -> Tensor:  # [B, y*x, C] as [B*heads, y, x, C/heads]
-            return _split(tokens, self.heads).reshape(n, y, x, d)
-
-        margin = (0, 0, reach, reach, reach, reach)
-        key, value = F.pad(rows(memory.key), margin), F.pad(rows(memory.value), margin)
-        scaled = rows(query) / math.sqrt(d)
-        scores = torch.stack(
-            [_band(scaled @ key[:, dy : dy + y].transpose(2, 3), side) for dy in range(side)], 3
-        )  # [n, y, x, dy, dx]
-        bias = self.relative_emb_k(as_map(query, y, x)).reshape(n, side * side, y, x)
-        scores = scores.flatten(3) + bias.permute(0, 2, 3, 1)
-        scores = scores.masked_fill(_outside(y, x, reach, query.device), -math.inf)
-        precise = torch.promote_types(scores.dtype, torch.float32)
-        weights = scores.softmax(3, dtype=precise).to(value.dtype)
-        relative = self.relative_emb_v.transpose(1, 2)  # [heads, places, d]
-        out = (weights.reshape(b, self.heads, y * x, -1) @ relative).reshape(n, y, x, d)
-        bands = weights.unflatten(3, (side, side))
-        for dy in range(side):
-            out = out + _unband(bands[:, :, :, dy]) @ value[:, dy : dy + y]
-        merged = out.reshape(b, self.heads, y * x, d).transpose(1, 2).flatten(2)
-        projected: Tensor = self.projection(merged)
+        bias = self.relative_emb_k.bias
+        assert bias is not None
+        read = local_attention(
+            as_map(query.expand_as(memory.key), y, x),
+            as_map(memory.key, y, x),
+            as_map(memory.value, y, x),
+            relative_key=self.relative_emb_k.weight.view(self.heads, self.side**2, -1),
+            relative_bias=bias.view(self.heads, self.side**2),
+            relative_value=self.relative_emb_v,
+        )
+        projected: Tensor = self.projection(as_tokens(read))
         return projected
-
-
-def _band(rows: Tensor, side: int) -> Tensor:
-    """[..., x, x+side-1] to [..., x, side]: place dx of row i is column i+dx.
-
-    Laid out with one more column a row, every row's band starts at column 0.
-    """
-    x, w = rows.shape[-2:]
-    return F.pad(rows.flatten(-2), (0, x)).unflatten(-1, (x, w + 1))[..., :side]
-
-
-def _unband(band: Tensor) -> Tensor:
-    """[..., x, side] to [..., x, x+side-1] with zeros beside the band: `_band` the other way round."""
-    x, side = band.shape[-2:]
-    return F.pad(band, (0, x)).flatten(-2)[..., :-x].unflatten(-1, (x, x + side - 1))
-
-
-def _outside(y: int, x: int, reach: int, device: torch.device) -> Tensor:
-    """[y, x, places] bool: window places that lie outside of the map."""
-    offset = torch.arange(-reach, reach + 1, device=device)
-
-    def beyond(n: int) -> Tensor:
-        at = torch.arange(n, device=device)[:, None] + offset
-        return (at < 0) | (at >= n)
-
-    return (beyond(y)[:, None, :, None] | beyond(x)[None, :, None, :]).flatten(2)
 
 
 class SpatialGELU(nn.Module):

@@ -1,0 +1,78 @@
+"""Attention to the places around one's own, without a matrix of all pairs."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from rotomem.errors import ShapeError
+from rotomem.ops import _check, _torch, backend
+
+
+def local_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    relative_key: Tensor,
+    relative_bias: Tensor,
+    relative_value: Tensor,
+) -> Tensor:
+    """Tell every position what another map holds within a window around it.
+
+    A query at (y, x) compares with the keys at (y+dy, x+dx), |dy| and |dx| <= reach, which take the window's place
+    (dy+reach)*side + dx+reach, side = 2*reach+1. In every head of D = C/heads channels (AOT, section 4):
+        score   = query . key / sqrt(D) + query . relative_key[place] + relative_bias[place]
+        readout = sum_place softmax(score)[place] * (value + relative_value[:, place])
+    Places outside of the map take no part.
+
+    query            [B, C, Y, X]           any strides: tokens seen as a map cost nothing
+    key, value       [B, C, Y, X]
+    relative_key     [heads, side*side, D]
+    relative_bias    [heads, side*side]
+    relative_value   [heads, D, side*side]
+    returns          [B, C, Y, X] in the query's dtype; from the native kernels channels lie next to each other
+
+    Raises ShapeError naming the argument and the sizes; BackendError where a forced backend is absent.
+    Cost: 4*B*C*Y*X*side**2 multiply-adds; scratch a thread some rows of one head. Plain torch, where gradients flow,
+    makes up to X/side times as many and holds B*heads*Y*X*(side**2 + X) scores.
+    Defined by kernels/local_attention/reference.py.
+    """
+    _check.shape("query", query, (None, None, None, None), "[B, C, Y, X]")
+    _check.shape("key", key, tuple(query.shape), "[B, C, Y, X]")
+    _check.shape("value", value, tuple(query.shape), "[B, C, Y, X]")
+    _check.shape("relative_key", relative_key, (None, None, None), "[heads, side*side, D]")
+    heads, places, depth = relative_key.shape
+    _check.shape("relative_bias", relative_bias, (heads, places), "[heads, side*side]")
+    _check.shape("relative_value", relative_value, (heads, depth, places), "[heads, D, side*side]")
+    if isqrt(places) ** 2 != places or places % 2 == 0:
+        raise ShapeError(f"relative_key has {places} places", remedy="a window has an odd number squared, as 15*15")
+    if heads * depth != query.shape[1] or depth == 0:
+        raise ShapeError(
+            f"query has {query.shape[1]} channels, relative_key {heads} heads of {depth}",
+            remedy="C is heads times D",
+        )
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        _check.floating(name, tensor)
+    given = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "relative_key": relative_key,
+        "relative_bias": relative_bias,
+        "relative_value": relative_value,
+    }
+    isa = backend.choose(*given.values())
+    if isa is None:
+        return _torch.local_attention(**given)
+    b, c, y, x = query.shape
+    readout = torch.empty(b, y, x, c).permute(0, 3, 1, 2)
+    backend.kernels.local_attention(
+        **{name: tensor.detach().float().numpy() for name, tensor in given.items()},
+        readout=readout.numpy(),
+        instructions=isa,
+        threads=torch.get_num_threads(),
+    )
+    return readout.to(query.dtype)
