@@ -2,7 +2,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "common/device.h"
 #include "common/instructions.h"
+#ifdef ROTOMEM_CUDA_BUILD
+#include "cuda_bindings.h"
+#endif
 
 namespace rotomem {
 
@@ -24,9 +28,19 @@ PYBIND11_MODULE(_kernels, module) {
       names.emplace_back(rotomem::instructions_name(one));
     return names;
   });
+  module.def("cuda_status", [] {
+    const rotomem::CudaStatus status = rotomem::cuda_status();
+    std::vector<std::string> devices;
+    for (const rotomem::CudaDevice& one : status.devices)
+      devices.push_back(one.name + " (" + std::to_string(one.major) + "." + std::to_string(one.minor) + ")");
+    return std::make_pair(devices, status.trouble);
+  }, "CUDA devices, \"name (compute capability)\", and why none of them can be used: \"\" where all can.");
   rotomem::bind_consolidate(module);
   rotomem::bind_copy(module);
   rotomem::bind_forget(module);
   rotomem::bind_local_attention(module);
   rotomem::bind_topk_readout(module);
+#ifdef ROTOMEM_CUDA_BUILD
+  rotomem::bind_cuda(module);
+#endif
 }

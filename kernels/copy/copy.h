@@ -3,6 +3,7 @@
 // to[i] = from[i]. NaN bits are kept. Empty spans are fine. from and to do not overlap. No scratch.
 #pragma once
 
+#include "common/device.h"
 #include "common/instructions.h"
 #include "common/span.h"
 
@@ -11,5 +12,8 @@ namespace rotomem {
 void copy(Span<const float, 1> from,  // [N] any stride
           Span<float, 1> to,          // [N] contiguous; written
           Instructions instructions, int threads);
+
+// The same between two spans of one device's memory.
+void copy_cuda(Span<const float, 1> from, Span<float, 1> to, const Queue& queue);
 
 }  // namespace rotomem

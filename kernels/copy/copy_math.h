@@ -1,10 +1,12 @@
 // The arithmetic of copying, once for every processor; internal linkage (see topk_readout_math.h for why).
 #pragma once
 
+#include "common/host_device.h"
+
 namespace rotomem {
 namespace {
 
-inline float copied(float x) { return x; }
+ROTOMEM_HD inline float copied(float x) { return x; }
 
 }  // namespace
 }  // namespace rotomem

@@ -7,11 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#ifdef __CUDACC__
-#define ROTOMEM_HD __host__ __device__
-#else
-#define ROTOMEM_HD
-#endif
+#include "common/host_device.h"
 
 namespace rotomem {
 namespace {

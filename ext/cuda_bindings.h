@@ -1,0 +1,14 @@
+// Every kernel's functions for CUDA devices, for the extension and for the emulation that tests them on a CPU.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace rotomem {
+
+void bind_copy_cuda(pybind11::module_& module);
+
+inline void bind_cuda(pybind11::module_& module) {
+  bind_copy_cuda(module);
+}
+
+}  // namespace rotomem
