@@ -380,26 +380,6 @@ def test_read_memory_refuses_what_does_not_fit(name, change, error, says):
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("top_k", [3, None])
-@pytest.mark.parametrize("form", FORMS)
-def test_torch_read_has_the_right_gradients(form, top_k):
-    generator = torch.Generator().manual_seed(0)
-
-    def leaf(*size: int) -> torch.Tensor:
-        return torch.rand(*size, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    key, query, value = leaf(2, 3, 6), leaf(2, 3, 4), leaf(2, 2, 5, 6)
-    shrinkage, selection = (leaf(2, 6), leaf(2, 3, 4)) if form == "anisotropic_l2" else (None, None)
-
-    def readout(*leaves: torch.Tensor) -> torch.Tensor:
-        k, q, v = leaves[:3]
-        s, e = leaves[3:] if len(leaves) > 3 else (None, None)
-        return _torch.read_memory(k, q, v, s, e, top_k, form, None, False)[0]
-
-    leaves = [t for t in (key, query, value, shrinkage, selection) if t is not None]
-    assert torch.autograd.gradcheck(readout, leaves)
-
-
 def test_torch_read_in_blocks_equals_one_block(monkeypatch):
     inputs = random_case(8)
     with backend.use("torch"):

@@ -1,20 +1,22 @@
-"""The ops in plain torch: differentiable, any device and float type; for training and machines without a build.
+"""The ops in plain torch: any device and float type; for training and machines without a build.
 
 Same definitions as the kernels (kernels/*/reference.py), ties and empty cases included. Arguments have been
-checked by the public functions. Half types are computed in float32. Without gradients, similarities exist for one
-block of queries at a time, so that memory stays bounded.
+checked by the public functions. Half types are computed in float32. Similarities exist for one block of queries at a
+time, so that memory stays bounded; gradients of a read are in `_autograd.py`, those of the rest are torch's own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Similarities held at once where no gradient is kept: 2**23 float32 are 32 MiB.
-_BLOCK = 2**23
+# Similarities held at once while reading: 2**21 float32 are 8 MiB, which caches hold; 2**23 took 1.1 times as long.
+_BLOCK = 2**21
 
 # Usage is summed in integers, a weight of 1 being 2**40: sums of integers do not depend on their order, so
 # usage is the same for any number of threads and on any device.
@@ -24,25 +26,31 @@ _INF = float("inf")
 
 
 def _wide(tensor: Tensor) -> Tensor:
+    """Halves as float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def similarity(
     key: Tensor, query_key: Tensor, shrinkage: Tensor | None, selection: Tensor | None, form: str
 ) -> Tensor:
-    """Dense similarity [B, N, P] (see ops.affinity.similarity), laid out as [B, P, N]: top-k runs along rows."""
+    """Dense similarity [B, N, P] (see ops.affinity.similarity)."""
+    return _scores(key, query_key, shrinkage, selection, form).mT
+
+
+def _scores(key: Tensor, query_key: Tensor, shrinkage: Tensor | None, selection: Tensor | None, form: str) -> Tensor:
+    """Similarities as [B, P, N], since softmax and top-k run along rows."""
     with torch.autocast(key.device.type, enabled=False):
-        keys, query = _wide(key), _wide(query_key).transpose(1, 2)  # [B, CK, N], [B, P, CK]
+        keys, query = _wide(key), _wide(query_key).mT  # [B, CK, N], [B, P, CK]
         scale = 1.0 / math.sqrt(key.shape[1])
         if form == "dot":
-            return ((query * scale) @ keys).transpose(1, 2)
+            return (query * scale) @ keys
         squares = keys * keys
         if selection is None:
             cross = (2.0 * query) @ keys
             square = squares.sum(1, keepdim=True)
             constant = (query * query).sum(2, keepdim=True)
         else:
-            select = _wide(selection).transpose(1, 2)
+            select = _wide(selection).mT
             weighted = query * select
             cross = (2.0 * weighted) @ keys
             square = select @ squares
@@ -51,40 +59,48 @@ def similarity(
         if form == "anisotropic_l2":
             difference = difference.sub_(constant)
         if shrinkage is None:
-            return (difference * scale).transpose(1, 2)
-        return (difference * (scale * _wide(shrinkage)).unsqueeze(1)).transpose(1, 2)
+            return difference * scale
+        return difference * (scale * _wide(shrinkage)).unsqueeze(1)
 
 
-def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:
-    """Scores with everything that is not a finite number of a valid element set to -inf."""
-    usable = torch.isfinite(scores)
+def _masked(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """Scores [B, P, N] with everything that is not a finite number of a valid element set to -inf."""
+    usable = torch.isfinite(rows)
     if valid is not None:
-        usable = usable & (valid != 0).unsqueeze(2)
-    return scores.masked_fill(~usable, -_INF)
+        usable &= (valid != 0).unsqueeze(1)
+    return rows.masked_fill(~usable, -_INF)
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax over dim 1; a column without any finite score gets weights of zero instead of NaN."""
-    alive = scores.amax(1, keepdim=True) > -_INF
-    weights: Tensor = torch.softmax(scores.masked_fill(~alive, 0.0), 1) * alive
+def _softmax(rows: Tensor) -> Tensor:
+    """Softmax over the last dimension; a row without any finite score gets weights of zero instead of NaN."""
+    alive = rows.amax(-1, keepdim=True) > -_INF
+    weights: Tensor = torch.softmax(rows.masked_fill(~alive, 0.0), -1) * alive
     return weights
 
 
-def _best(scores: Tensor, k: int) -> Tensor:
-    """Indices [B, k, P] of the k largest scores [B, N, P] of every column, equal scores to the lower n.
+def weigh(
+    key: Tensor,
+    query_key: Tensor,
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    form: str,
+    valid: Tensor | None,
+) -> Tensor:
+    """Weights [B, P, N] of a full softmax."""
+    return _softmax(_masked(_scores(key, query_key, shrinkage, selection, form), valid))
 
-    torch.topk leaves open which of several equal scores it takes, so columns where a tie straddles the k-th
+
+def _best(rows: Tensor, k: int) -> Tensor:
+    """Indices [B, P, k] of the k largest scores of every row [B, P, N], equal scores to the lower n.
+
+    torch.topk leaves open which of several equal scores it takes, so rows where a tie straddles the k-th
     place (rare) are sorted stably.
     """
-    if k >= scores.shape[1]:
-        return torch.arange(k, device=scores.device)[None, :, None].expand(scores.shape[0], -1, scores.shape[2])
-    top, index = scores.topk(k, dim=1)
-    last = top[:, -1:, :]
-    tied = ((scores == last).sum(1) != (top == last).sum(1)).nonzero(as_tuple=True)
-    if tied[0].numel():
-        columns = scores[tied[0], :, tied[1]]  # [M, N]
-        ordered = columns.sort(dim=1, descending=True, stable=True).indices[:, :k]
-        index[tied[0], :, tied[1]] = ordered
+    top, index = rows.topk(k, dim=2)
+    last = top[:, :, -1:]
+    tied = (rows == last).sum(2) != (top == last).sum(2)
+    if tied.any():
+        index[tied] = rows[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
     return index
 
 
@@ -98,16 +114,29 @@ def affinity(
     valid: Tensor | None,
 ) -> Tensor:
     """Dense affinity [B, N, P] (see ops.affinity.affinity)."""
-    scores = _masked(similarity(key, query_key, shrinkage, selection, form), valid)
-    if top_k is None or top_k >= scores.shape[1]:
-        return _softmax(scores)
-    index = _best(scores.detach(), top_k)
-    weights = _softmax(scores.gather(1, index))
-    return torch.zeros_like(scores).scatter(1, index, weights)
+    if top_k is None or top_k >= key.shape[2]:
+        return weigh(key, query_key, shrinkage, selection, form, valid).mT
+    rows = _masked(_scores(key, query_key, shrinkage, selection, form), valid)
+    index = _best(rows.detach(), top_k)
+    return torch.zeros_like(rows).scatter(2, index, _softmax(rows.gather(2, index))).mT
 
 
 def _usage_of(weights: Tensor) -> Tensor:
     return (weights.detach().double() * _USAGE_ONE).round_().to(torch.int64)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A readout [B, O, CV, P]; usage [B, N], where asked for; and, where they are, what every position chose.
+
+    index     [B, P, k] int32: n, no n twice; where there are fewer matches any n, or -1, with a weight of 0
+    weight    [B, P, k]
+    """
+
+    readout: Tensor
+    usage: Tensor | None
+    index: Tensor | None
+    weight: Tensor | None
 
 
 def read_memory(
@@ -120,60 +149,66 @@ def read_memory(
     form: str,
     valid: Tensor | None,
     need_usage: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Readout [B, O, CV, P] and usage [B, N] (see ops.readout.read_memory)."""
+    need_chosen: bool = False,
+) -> Read:
+    """A read without gradients (see ops.readout.read_memory); what a full softmax chose is everything: None."""
     batch, objects, channels, elements = value.shape
     positions = query_key.shape[2]
-    tensors = (key, query_key, value, shrinkage, selection)
-    grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    block = positions if grad else max(1, _BLOCK // max(batch * elements, 1))
     use = torch.zeros(batch, elements, dtype=torch.int64, device=key.device) if need_usage else None
     values = _wide(value)
-    blocks: list[Tensor] = []
-    with torch.autocast(key.device.type, enabled=False):
-        for start in range(0, positions, max(block, 1)):
-            part = slice(start, start + block)
+    blocks, indices, shares = [], [], []
+    with torch.no_grad(), torch.autocast(key.device.type, enabled=False):
+        for part in blocks_of(positions, batch * elements):
             chosen = None if selection is None else selection[:, :, part]
-            scores = _masked(similarity(key, query_key[:, :, part], shrinkage, chosen, form), valid)
+            asked = (key, query_key[:, :, part], shrinkage, chosen, form)
             if top_k is None or top_k >= elements:
-                weights = _softmax(scores)
+                weights = weigh(*asked, valid)
                 blocks.append(_mix(values, weights))
                 if use is not None:
-                    use += _usage_of(weights).sum(2)
-            else:
-                index = _best(scores.detach(), top_k)  # [B, k, p]
-                weights = _softmax(scores.gather(1, index))
-                blocks.append(_gather(values, index, weights.to(values.dtype)))
-                if use is not None:
-                    use.scatter_add_(1, index.flatten(1), _usage_of(weights).flatten(1))
-    if blocks:
-        readout = torch.cat(blocks, 3) if len(blocks) > 1 else blocks[0]
-    else:
-        readout = values.new_zeros(batch, objects, channels, 0)
-    usage = None if use is None else (use.double() / _USAGE_ONE).float()
-    return readout.to(query_key.dtype), usage
+                    use += _usage_of(weights).sum(1)
+                continue
+            rows = _masked(_scores(*asked), valid)
+            index = _best(rows, top_k)
+            weights = _softmax(rows.gather(2, index))
+            blocks.append(_gather(values, index, weights))
+            if use is not None:
+                use.scatter_add_(1, index.flatten(1), _usage_of(weights).flatten(1))
+            if need_chosen:
+                indices.append(index.int())
+                shares.append(weights)
+        readout = torch.cat(blocks, 3) if blocks else values.new_zeros(batch, objects, channels, 0)
+        usage = None if use is None else (use.double() / _USAGE_ONE).float()
+    if not indices:
+        return Read(readout.to(query_key.dtype), usage, None, None)
+    return Read(readout.to(query_key.dtype), usage, torch.cat(indices, 1), torch.cat(shares, 1))
+
+
+def blocks_of(positions: int, row: int) -> Iterator[slice]:
+    """Positions in parts of which each has `row` numbers for every position, and _BLOCK of them or so in all."""
+    step = max(1, _BLOCK // max(row, 1))
+    return (slice(start, min(start + step, positions)) for start in range(0, positions, step))
 
 
 def _mix(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums [B, O, CV, P] of all values: values [B, O, CV, N], weights [B, N, P]."""
-    weights = weights.to(values.dtype)
+    """Weighted sums [B, O, CV, P] of all values: values [B, O, CV, N], weights [B, P, N]."""
+    weights = weights.to(values.dtype).mT
     if not values.is_contiguous():  # a bank's rows: one product per object, where flattening would copy the bank
         return torch.matmul(values, weights.unsqueeze(1))
     return (values.flatten(1, 2) @ weights).view(*values.shape[:3], weights.shape[2])
 
 
 def _gather(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums [B, O, CV, p] of the chosen elements' values: values [B, O, CV, N], index, weights [B, k, p]."""
+    """Weighted sums [B, O, CV, p] of the chosen elements' values: values [B, O, CV, N], index, weights [B, p, k]."""
     batch, objects, channels, _ = values.shape
-    rows = []
-    for b in range(batch):
-        bag, weight = index[b].t().contiguous(), weights[b].t().contiguous()
-        for o in range(objects):
-            table = values[b, o].t()  # [N, CV]
-            rows.append(F.embedding_bag(bag, table, mode="sum", per_sample_weights=weight).t())
+    weights = weights.to(values.dtype)
+    rows = [
+        F.embedding_bag(index[b], values[b, o].t(), mode="sum", per_sample_weights=weights[b]).t()
+        for b in range(batch)
+        for o in range(objects)
+    ]
     if not rows:
-        return values.new_zeros(batch, objects, channels, index.shape[2])
-    return torch.stack(rows).view(batch, objects, channels, index.shape[2])
+        return values.new_zeros(batch, objects, channels, index.shape[1])
+    return torch.stack(rows).view(batch, objects, channels, index.shape[1])
 
 
 def most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
@@ -199,10 +234,10 @@ def consolidate(
     at = index.unsqueeze(1).expand(-1, candidate_key.shape[1], -1)
     key = candidate_key.gather(2, at)
     selection = candidate_selection.gather(2, at)
-    weights = affinity(candidate_key, key, candidate_shrinkage, selection, "anisotropic_l2", None, valid)
+    weights = weigh(candidate_key, key, candidate_shrinkage, selection, "anisotropic_l2", valid)
     values = _wide(candidate_value)
     value = _mix(values, weights)
-    mixed = (_wide(candidate_shrinkage).unsqueeze(1) @ weights).squeeze(1)
+    mixed = (_wide(candidate_shrinkage).unsqueeze(1) @ weights.mT).squeeze(1)
     return key, mixed.to(candidate_shrinkage.dtype), value.to(candidate_value.dtype)
 
 

@@ -112,6 +112,11 @@ def use(name: str) -> Iterator[str]:
         _forced.reset(token)
 
 
+def gradient_needed(*tensors: Tensor | None) -> bool:
+    """Whether what is computed from these tensors now is to be differentiated later."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def choose(*tensors: Tensor | None) -> str | None:
     """The instruction set with which the native kernels take these tensors, or None: torch takes them.
 
@@ -125,7 +130,7 @@ def choose(*tensors: Tensor | None) -> str | None:
     trouble = ""
     if any(t.device.type != "cpu" for t in given):
         trouble = "a tensor is not on the CPU"
-    elif torch.is_grad_enabled() and any(t.requires_grad for t in given):
+    elif gradient_needed(*given):
         trouble = "a gradient is needed"
     elif any(t.dtype == torch.float64 for t in given):
         trouble = "a tensor is float64 and would lose precision"

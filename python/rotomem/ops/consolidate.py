@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rotomem.errors import ShapeError
 from rotomem.ops import _check, _torch, backend
-from rotomem.ops.readout import _numpy, _rows
+from rotomem.ops._native import array, rows
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def consolidate(
     value = torch.empty(batch, objects, depth, made)
     for b in range(batch):
         backend.kernels.consolidate(
-            key=_numpy(candidate_key[b]),
-            shrinkage=_numpy(candidate_shrinkage[b]),
-            value=_numpy(_rows(candidate_value[b])),
-            selection=_numpy(candidate_selection[b]),
-            index=_numpy(index[b].contiguous()),
-            valid=None if valid is None else _numpy(valid[b].to(torch.uint8)),
+            key=array(candidate_key[b]),
+            shrinkage=array(candidate_shrinkage[b]),
+            value=array(rows(candidate_value[b])),
+            selection=array(candidate_selection[b]),
+            index=array(index[b].contiguous()),
+            valid=None if valid is None else array(valid[b].to(torch.uint8)),
             prototype_key=key[b].numpy(),
             prototype_shrinkage=shrinkage[b].numpy(),
             prototype_value=value[b].numpy(),
@@ -119,15 +119,15 @@ def consolidate(
 def _most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
     if backend.choose(usage.detach()) is None:
         return _torch.most_used(usage, count, valid)
-    rows = [
+    picked = [
         torch.from_numpy(
             backend.kernels.most_used(
-                usage=_numpy(usage[b]), count=count, valid=None if valid is None else _numpy(valid[b].to(torch.uint8))
+                usage=array(usage[b]), count=count, valid=None if valid is None else array(valid[b].to(torch.uint8))
             )
         )
         for b in range(usage.shape[0])
     ]
-    return torch.stack(rows) if rows else torch.empty(0, count, dtype=torch.int64)
+    return torch.stack(picked) if picked else torch.empty(0, count, dtype=torch.int64)
 
 
 def keep_most_used(usage: Tensor, keep: int) -> Tensor:
@@ -150,4 +150,4 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     isa = backend.choose(usage.detach())
     if isa is None:
         return _torch.keep_most_used(usage, keep)
-    return torch.from_numpy(backend.kernels.keep_most_used(usage=_numpy(usage), keep=keep))
+    return torch.from_numpy(backend.kernels.keep_most_used(usage=array(usage), keep=keep))

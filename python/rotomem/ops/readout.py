@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rotomem.errors import ShapeError
-from rotomem.ops import _check, _torch, backend
+from rotomem.ops import _autograd, _check, _native, _torch, backend
 
 
 class Readout(NamedTuple):
@@ -60,50 +59,23 @@ def read_memory(
     Raises EmptyMemoryError where N is 0 or `valid` leaves nothing; ShapeError naming the argument and the sizes;
     UsageError for an unknown similarity; BackendError where a forced backend is absent.
     Cost: B*CK*N*P multiply-adds, twice that with a selection; scratch is a tile of S and top_k indices a position,
-    never all of S. Gradients flow in plain torch.
+    never all of S, with gradients too: these flow in plain torch.
     Defined by kernels/topk_readout/reference.py.
     """
     _check.keys(key, query_key, shrinkage, selection, similarity)
-    batch, elements, positions = key.shape[0], key.shape[2], query_key.shape[2]
+    batch, elements = key.shape[0], key.shape[2]
     _check.shape("value", value, (batch, None, None, elements), "[B, O, CV, N]")
     _check.floating("value", value)
     _check.mask(valid, batch, elements)
     if top_k is not None and top_k < 1:
         raise ShapeError(f"top_k is {top_k}", remedy="use at least 1, or None for a full softmax")
 
-    isa = backend.choose(key, query_key, value, shrinkage, selection)
+    inputs = (key, query_key, value, shrinkage, selection)
+    isa = backend.choose(*inputs)
+    if isa is None and backend.gradient_needed(*inputs):
+        return Readout(*_autograd.Read.apply(*inputs, valid, top_k, similarity, need_usage))
     if isa is None:
-        return Readout(
-            *_torch.read_memory(key, query_key, value, shrinkage, selection, top_k, similarity, valid, need_usage)
-        )
-    objects, channels = value.shape[1:3]
-    readout = torch.empty(batch, objects, channels, positions)
-    usage = torch.empty(batch, elements) if need_usage else None
-    for b in range(batch):
-        backend.kernels.topk_readout(
-            key=_numpy(key[b]),
-            query_key=_numpy(query_key[b]),
-            value=_numpy(_rows(value[b])),
-            shrinkage=None if shrinkage is None else _numpy(shrinkage[b]),
-            selection=None if selection is None else _numpy(selection[b]),
-            valid=None if valid is None else _numpy(valid[b].to(torch.uint8)),
-            readout=readout[b].numpy(),
-            usage=None if usage is None else usage[b].numpy(),
-            top_k=0 if top_k is None else min(top_k, elements),
-            similarity=similarity,
-            instructions=isa,
-            threads=torch.get_num_threads(),
-        )
-    return Readout(readout.to(query_key.dtype), usage)
-
-
-def _numpy(tensor: Tensor) -> object:
-    """The tensor's memory as a NumPy array, float32 where it is a float."""
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _rows(value: Tensor) -> Tensor:
-    """value [O, CV, N] as [O, N, CV] with contiguous channels; a copy only where they are not."""
-    rows = value.detach().float().transpose(1, 2)
-    return rows if rows.stride(2) == 1 or rows.shape[2] <= 1 else rows.contiguous()
+        read = _torch.read_memory(*inputs, top_k, similarity, valid, need_usage)
+    else:
+        read = _native.read_memory(*inputs, top_k, similarity, valid, need_usage, isa)
+    return Readout(read.readout, read.usage)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from rotomem.errors import MemoryStateError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
-from rotomem.ops import _torch as ops
+from rotomem.ops.readout import read_memory
 
 
 class ClipMemory:
@@ -37,17 +37,15 @@ class ClipMemory:
         if self.plan.keys_per_object:  # every object is a memory of its own, asked the same
             key, value = key.flatten(0, 1), value.flatten(0, 1)[:, None]
             asked = asked.repeat_interleave(o, 0)
-        readout, _ = ops.read_memory(
+        readout = read_memory(
             key,
             asked,
             value,
-            torch.cat(shrinkages, 1) if shrinkages else None,
-            None if query.selection is None else query.selection.flatten(2),
-            None,
-            self.plan.similarity,
-            None,
-            False,
-        )
+            shrinkage=torch.cat(shrinkages, 1) if shrinkages else None,
+            selection=None if query.selection is None else query.selection.flatten(2),
+            top_k=None,
+            similarity=self.plan.similarity,
+        ).readout
         return readout.view(b, o, -1, y, x)
 
     def choose(self, references: int, rng: Generator) -> None:

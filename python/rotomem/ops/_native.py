@@ -1,0 +1,60 @@
+"""The native kernels as torch sees them: tensors to arrays, batch by batch. Arguments are checked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rotomem.ops import backend
+from rotomem.ops._torch import Read
+
+
+def read_memory(
+    key: Tensor,
+    query_key: Tensor,
+    value: Tensor,
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    top_k: int | None,
+    form: str,
+    valid: Tensor | None,
+    need_usage: bool,
+    isa: str,
+    need_chosen: bool = False,
+) -> Read:
+    """A read (see ops.readout.read_memory) with the instructions `isa`; what was chosen needs a top_k below N."""
+    batch, elements, positions = key.shape[0], key.shape[2], query_key.shape[2]
+    readout = torch.empty(batch, *value.shape[1:3], positions)
+    usage = torch.empty(batch, elements) if need_usage else None
+    index = torch.empty(batch, positions, top_k or 0, dtype=torch.int32) if need_chosen else None
+    weight = torch.empty(batch, positions, top_k or 0) if need_chosen else None
+    for b in range(batch):
+        backend.kernels.topk_readout(
+            key=array(key[b]),
+            query_key=array(query_key[b]),
+            value=array(rows(value[b])),
+            shrinkage=None if shrinkage is None else array(shrinkage[b]),
+            selection=None if selection is None else array(selection[b]),
+            valid=None if valid is None else array(valid[b].to(torch.uint8)),
+            readout=readout[b].numpy(),
+            usage=None if usage is None else usage[b].numpy(),
+            index=None if index is None else index[b].numpy(),
+            weight=None if weight is None else weight[b].numpy(),
+            top_k=0 if top_k is None else min(top_k, elements),
+            similarity=form,
+            instructions=isa,
+            threads=torch.get_num_threads(),
+        )
+    return Read(readout.to(query_key.dtype), usage, index, weight)
+
+
+def array(tensor: Tensor) -> object:
+    """The tensor's memory as a NumPy array, float32 where it is a float."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def rows(value: Tensor) -> Tensor:
+    """value [O, CV, N] as [O, N, CV] with contiguous channels; a copy only where they are not."""
+    wide = value.detach().float().transpose(1, 2)
+    return wide if wide.stride(2) == 1 or wide.shape[2] <= 1 else wide.contiguous()

@@ -1,0 +1,152 @@
+"""Gradients of reading: against finite differences, against the definition, and what they cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.cases import CASES, Inputs
+from rotomem import ops
+from rotomem.ops import _torch
+
+FORMS = ("anisotropic_l2", "l2", "dot")
+NAMES = ("key", "query_key", "value", "shrinkage", "selection")
+
+
+def leaves_of(inputs: Inputs, form: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The inputs that a form takes, batched, to be differentiated."""
+    names = NAMES if form == "anisotropic_l2" else NAMES[:3]
+    return {name: torch.from_numpy(getattr(inputs, name))[None].to(dtype).requires_grad_() for name in names}
+
+
+def random_leaves(form: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Two batches of two objects, six elements, four positions."""
+    rng = torch.Generator().manual_seed(0)
+    sizes = {
+        "key": (2, 3, 6),
+        "query_key": (2, 3, 4),
+        "value": (2, 2, 5, 6),
+        "shrinkage": (2, 6),
+        "selection": (2, 3, 4),
+    }
+    return {
+        name: torch.rand(*size, generator=rng, dtype=dtype).requires_grad_()
+        for name, size in sizes.items()
+        if form == "anisotropic_l2" or name in NAMES[:3]
+    }
+
+
+def gradients(leaves: dict[str, Tensor], weight: Tensor, **options) -> dict[str, Tensor]:
+    """Of sum(weight * readout)."""
+    readout = ops.read_memory(**leaves, **options).readout
+    found = torch.autograd.grad(readout, list(leaves.values()), weight.to(readout.dtype))
+    return dict(zip(leaves, found, strict=True))
+
+
+def plain_gradients(leaves: dict[str, Tensor], weight: Tensor, top_k: int | None, form: str) -> dict[str, Tensor]:
+    """By torch's own rules through the published formula, dense."""
+    key, query, value = (leaves[name][0] for name in NAMES[:3])
+    root = key.shape[0] ** 0.5
+    if form == "dot":
+        scores = key.T @ query / root
+    elif form == "l2":
+        scores = (2 * key.T @ query - (key * key).sum(0)[:, None]) / root
+    else:
+        shrinkage, selection = leaves["shrinkage"][0], leaves["selection"][0]
+        expanded = -(key * key).T @ selection + 2 * key.T @ (query * selection) - (selection * query * query).sum(0)
+        scores = expanded * shrinkage[:, None] / root
+    top, index = scores.topk(min(top_k or scores.shape[0], scores.shape[0]), dim=0)
+    readout = value @ torch.zeros_like(scores).scatter(0, index, torch.softmax(top, 0))
+    return dict(zip(leaves, torch.autograd.grad(readout, list(leaves.values()), weight[0]), strict=True))
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("top_k", [3, None])
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_when_checked_then_finite_differences_agree(form, top_k, some):
+    leaves = random_leaves(form)
+    valid = torch.tensor([[True] * 6, [True, False, True, True, False, True]]) if some else None
+
+    def readout(*given: Tensor) -> Tensor:
+        options = {"top_k": top_k, "similarity": form, "valid": valid}
+        return ops.read_memory(**dict(zip(leaves, given, strict=True)), **options).readout
+
+    assert torch.autograd.gradcheck(readout, list(leaves.values()))
+
+
+# Copies: which of equal scores plain torch takes is luck.
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", [c for c in CASES if c.name != "copies"], ids=lambda case: case.name)
+def test_gradients_when_float32_then_errors_are_at_most_twice_plain_torch(case, form):
+    inputs = case.make()
+    weight = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *inputs.value.shape[:2], case.positions)))
+    truth = plain_gradients(leaves_of(inputs, form, torch.float64), weight, case.top_k, form)
+    plain = plain_gradients(leaves_of(inputs, form), weight.float(), case.top_k, form)
+    ours = gradients(leaves_of(inputs, form), weight.float(), top_k=case.top_k, similarity=form)
+    for name, true in truth.items():
+        if true.numel():
+            budget = 2 * float((plain[name] - true).abs().max())
+            assert float((ours[name] - true).abs().max()) <= max(budget, 1e-6 * float(true.abs().max())), name
+
+
+@pytest.mark.parametrize("top_k", [3, None])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_when_inputs_are_halves_then_float32_computes_and_halves_return(dtype, top_k):
+    leaves = random_leaves("anisotropic_l2", dtype)
+    wide = {name: leaf.detach().float().requires_grad_() for name, leaf in leaves.items()}
+    weight = torch.randn(2, 2, 5, 4).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = gradients(leaves, weight, top_k=top_k)
+    for name, true in gradients(wide, weight.float(), top_k=top_k).items():
+        assert ours[name].dtype == dtype
+        assert (ours[name].float() - true).abs().max() <= torch.finfo(dtype).eps * true.abs().max()
+
+
+@pytest.mark.parametrize("top_k", [3, None])
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_when_scores_are_not_finite_then_those_have_no_part(form, top_k):
+    leaves = random_leaves(form)
+    with torch.no_grad():
+        leaves["key"][0, 1, 2] = float("nan")
+        leaves["key"][0, 0, 4] = float("inf")
+        leaves["query_key"][1, 2, 3] = float("nan")
+    found = gradients(leaves, torch.ones(2, 2, 5, 4), top_k=top_k, similarity=form)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert (found["key"][0, :, [2, 4]] == 0).all()
+    assert (found["value"][0, ..., [2, 4]] == 0).all()
+    assert (found["query_key"][1, :, 3] == 0).all()
+
+
+@pytest.mark.parametrize("top_k", [3, None])
+def test_gradients_when_computed_in_blocks_then_equal_those_of_one_block(top_k, monkeypatch):
+    leaves, weight = random_leaves("anisotropic_l2"), torch.randn(2, 2, 5, 4)
+    whole = gradients(leaves, weight, top_k=top_k)
+    monkeypatch.setattr(_torch, "_BLOCK", 36)  # three positions at a time
+    for name, part in gradients(leaves, weight, top_k=top_k).items():
+        assert torch.allclose(part, whole[name], atol=1e-12)
+
+
+@pytest.mark.parametrize("top_k", [3, None])
+def test_graph_when_a_read_is_differentiable_then_it_holds_no_pair_of_all(top_k):
+    n, p = 300, 200
+    leaves = {
+        "key": torch.rand(1, 4, n, requires_grad=True),
+        "query_key": torch.rand(1, 4, p, requires_grad=True),
+        "value": torch.rand(1, 1, 2, n, requires_grad=True),
+    }
+    held: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.numel()) or t, lambda t: t):
+        result = ops.read_memory(**leaves, top_k=top_k, need_usage=True)
+    assert result.readout.requires_grad
+    assert result.usage is not None and not result.usage.requires_grad
+    assert held and sum(held) <= 2 * (sum(leaf.numel() for leaf in leaves.values()) + 2 * p * (top_k or 0))
+
+
+def test_gradients_when_differentiated_again_then_torch_refuses():
+    leaves = random_leaves("l2")
+    readout = ops.read_memory(**leaves, similarity="l2").readout
+    (gradient,) = torch.autograd.grad(readout.square().sum(), [leaves["key"]], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
