@@ -6,7 +6,8 @@
 
 namespace rotomem {
 
-enum class Instructions { portable, avx2, avx512 };
+// Each has all that those before it have.
+enum class Instructions { portable, avx2, avx512, avx512_bf16, amx };
 
 // What can run here, narrowest first; never empty, since portable always can.
 std::vector<Instructions> instructions_present();

@@ -1,8 +1,11 @@
 // Four lanes that the compiler maps on whatever the baseline has (SSE2, NEON). The vector types of all instruction
-// sets have the same members; each has internal linkage, for the reason given in topk_readout/topk_readout_math.h.
+// sets have the same members: fma is a*b + c, fnma c - a*b, and not_below is true for NaN. Each has internal linkage,
+// for the reason given in topk_readout/topk_readout_math.h.
 #pragma once
 
 #include <string.h>
+
+#include <cstdint>
 
 namespace rotomem {
 namespace {
@@ -17,7 +20,23 @@ struct Portable4 {
   }
   static void store(float* to, Reg a) { memcpy(to, &a, sizeof a); }
   static Reg all(float a) { return Reg{a, a, a, a}; }
+  static Reg zero() { return Reg{0.0f, 0.0f, 0.0f, 0.0f}; }
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  static Reg fnma(Reg a, Reg b, Reg c) { return c - a * b; }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg sub(Reg a, Reg b) { return a - b; }
+  static Reg mul(Reg a, Reg b) { return a * b; }
+  static float sum(Reg a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+  static std::uint32_t above(Reg a, Reg b) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < lanes; ++i) bits |= static_cast<std::uint32_t>(a[i] > b[i]) << i;
+    return bits;
+  }
+  static std::uint32_t not_below(Reg a, Reg b) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < lanes; ++i) bits |= static_cast<std::uint32_t>(!(a[i] < b[i])) << i;
+    return bits;
+  }
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ constexpr std::int64_t kStrip = 32;
 
 const LocalLoops& loops_for(Instructions instructions) {
 #ifdef ROTOMEM_X86
-  if (instructions == Instructions::avx512) return kAvx512Local;
+  if (instructions >= Instructions::avx512) return kAvx512Local;
   if (instructions == Instructions::avx2) return kAvx2Local;
 #endif
   (void)instructions;

@@ -16,19 +16,32 @@
 //           than k of them, n = -1 and a weight of 0 fill the rest. They need a top_k, since all are chosen without.
 // Usage     weights are added as integers (2^-40 each), in pieces that do not depend on the number of threads:
 //           the same bytes come out for any number. So does the readout.
-// Accuracy  float32. The squares are expanded (two multiply-adds a pair and channel) after the keys have been moved
-//           so that a typical one lies at the origin, which keeps far-away keys from cancelling. The error against
-//           float64 is at most twice that of the dense formula in float32 torch.
-// Scratch   owned here: a packed copy of the keys (CK*N floats), and per thread 64 queries' candidates.
+// Accuracy  All pairs are scored roughly, in bfloat16 where the processor multiplies it, with a bound on the error.
+//           Elements that may be among the best k by it are scored again in float32, by differences where shrinkage
+//           scales them: the k chosen are the best k of the float32 scores, whatever the instructions. The error
+//           against float64 is at most twice that of the dense formula in float32 torch. A full softmax expands the
+//           squares, after keys have been moved so that a typical one lies at the origin.
+// Speed     depends on how many elements come close to the k-th best: thirty to sixty in pictures, all of them where
+//           all keys are equal.
+// Scratch   owned here: packed keys where none are given (see packed_keys.h), and per thread, for up to 512 queries at
+//           a time, 12 MiB of candidates, or those of 32 queries where k is in the thousands. Nothing grows with N * P.
 // Threads   the calling one and threads - 1 more, which end with the call.
 #pragma once
 
+#include <vector>
+
 #include "common/instructions.h"
 #include "common/span.h"
+#include "topk_readout/packed_keys.h"
 
 namespace rotomem {
 
-enum class Similarity { dot, l2, anisotropic_l2 };
+// Objects that see other elements than the first group does, read with the same queries.
+struct ObjectGroup {
+  Span<const float, 3> value;            // [O, N, CV] as in TopkReadout
+  Span<const unsigned char, 1> valid;    // [N] or absent: all
+  Span<float, 3> readout;                // [O, CV, P] P contiguous; written
+};
 
 struct TopkReadout {
   Span<const float, 2> key;              // [CK, N] any strides; [N, CK] rows or [CK, N] rows pack fastest
@@ -41,6 +54,8 @@ struct TopkReadout {
   Span<float, 1> usage;                  // [N] contiguous, or absent; written
   Span<std::int32_t, 2> index;           // [P, k], k = min(top_k, N) contiguous, or absent; written
   Span<float, 2> weight;                 // [P, k] likewise; both or neither
+  std::vector<ObjectGroup> others;       // 63 at most; usage, index and weight are those of the first group
+  const PackedKeys* packed = nullptr;    // the keys, packed for the same instructions and form; or made here
   int top_k = 30;
   Similarity similarity = Similarity::anisotropic_l2;
 };

@@ -1,409 +1,479 @@
-// The driver that all instruction sets share, and the portable loops: four lanes that the compiler maps on whatever
-// the baseline has (SSE2, NEON).
+// Reading the best k: rough scores of all pairs, candidates, float32 scores of these, softmax, values.
 #include "topk_readout/topk_readout.h"
 
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <memory>
+#include <limits>
+#include <optional>
 #include <vector>
 
+#include "common/aligned.h"
 #include "common/check.h"
 #include "common/parallel.h"
-#include "topk_readout/topk_readout_tiles.h"
+#include "topk_readout/full_softmax.h"
+#include "topk_readout/topk_readout_loops.h"
+#include "topk_readout/topk_readout_math.h"
+#include "topk_readout/topk_sieve.h"
+#include "topk_readout/topk_sieve_bounds.h"
 
 namespace rotomem {
 namespace {
 
-struct Portable {
-  typedef float Reg __attribute__((vector_size(16)));
-  static constexpr int lanes = 4;
-  static Reg load(const float* from) {
-    Reg a;
-    memcpy(&a, from, sizeof a);
-    return a;
-  }
-  static void store(float* to, Reg a) { memcpy(to, &a, sizeof a); }
-  static Reg all(float a) { return Reg{a, a, a, a}; }
-  static Reg zero() { return Reg{0.0f, 0.0f, 0.0f, 0.0f}; }
-  static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
-  static Reg add(Reg a, Reg b) { return a + b; }
-  static Reg mul(Reg a, Reg b) { return a * b; }
-  static std::uint32_t above(Reg a, Reg b) {
-    std::uint32_t bits = 0;
-    for (int i = 0; i < lanes; ++i) bits |= static_cast<std::uint32_t>(a[i] > b[i]) << i;
-    return bits;
-  }
-};
+constexpr float kGreatest = std::numeric_limits<float>::max();
 
-// Queries that one piece of work answers. Fixed, so that no sum depends on the number of threads.
-constexpr int kChunk = 64;
+constexpr std::int64_t kLongestChunk = 512;    // queries that pass over the memory together
+constexpr std::int64_t kCandidates = 1 << 20;  // that a chunk may have room for, where a group of queries allows
+constexpr std::int64_t kBlock = 2;             // panels that meet a group of queries while it is in the first cache
+constexpr std::int64_t kColumns = 16;          // queries whose readouts are written together: a line each channel
 
-const Loops& loops_for(Instructions instructions) {
-#ifdef ROTOMEM_X86
-  if (instructions == Instructions::avx512) return kAvx512Loops;
-  if (instructions == Instructions::avx2) return kAvx2Loops;
-#endif
-  (void)instructions;
-  return kPortableLoops;
-}
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-// How the three similarities become the one form of Loops::similarities. What all scores of a query have in common
-// makes no difference to its weights and is left out, and with it its rounding; unless shrinkage scales it.
-struct Form {
-  bool squares;   // squares of differences: |k|^2 counts, and |q|^2 where it is kept
-  bool selected;  // two numbers a query and channel
-  bool constant;  // the query's own part of the square is kept
-};
-
-// The memory, cut into panels and moved by `origin`.
-struct Packed {
-  std::int64_t elements = 0;              // valid ones
-  std::unique_ptr<float[]> key;           // [panels, CK, width]
-  std::vector<float> scale, bias;         // [panels * width]
-  std::vector<std::uint32_t> element;     // [panels * width], n of every column, ascending
-  std::vector<float> origin;              // [CK]
-  std::int64_t panels = 0;
-};
-
-// Per channel, the median over up to 65 elements: where most of the memory lies. A mean would follow a single outlier
-// away from all others.
-std::vector<float> typical_key(Span<const float, 2> key, const std::vector<std::uint32_t>& element) {
-  const std::size_t samples = std::min<std::size_t>(element.size(), 65);
-  std::vector<float> typical(static_cast<std::size_t>(key.size[0])), seen;
-  for (std::int64_t c = 0; c < key.size[0]; ++c) {
-    seen.clear();
-    for (std::size_t s = 0; s < samples; ++s) {
-      const float k = key(c, element[s * element.size() / samples]);
-      if (is_match(k)) seen.push_back(k);
-    }
-    if (seen.empty()) continue;
-    const auto middle = seen.begin() + static_cast<std::ptrdiff_t>(seen.size() / 2);
-    std::nth_element(seen.begin(), middle, seen.end());
-    typical[static_cast<std::size_t>(c)] = *middle;
-  }
-  return typical;
-}
-
-Packed pack(const TopkReadout& read, const Form& form, const Loops& loops, int threads) {
-  const std::int64_t channels = read.key.size[0], all = read.key.size[1], width = loops.width;
-  Packed packed;
-  packed.element.reserve(static_cast<std::size_t>(all + width));
-  for (std::int64_t n = 0; n < all; ++n)
-    if (!read.valid || read.valid(n)) packed.element.push_back(static_cast<std::uint32_t>(n));
-  packed.elements = static_cast<std::int64_t>(packed.element.size());
-  check(packed.elements > 0, "every memory element is masked out");
-  packed.origin = form.squares ? typical_key(read.key, packed.element)
-                               : std::vector<float>(static_cast<std::size_t>(channels), 0.0f);
-  packed.panels = (packed.elements + width - 1) / width;
-  const std::int64_t columns = packed.panels * width;
-  packed.element.resize(static_cast<std::size_t>(columns), packed.element.back());
-  packed.key.reset(new float[static_cast<std::size_t>(columns * channels)]);
-  packed.scale.assign(static_cast<std::size_t>(columns), std::nanf(""));
-  packed.bias.assign(static_cast<std::size_t>(columns), 0.0f);
-
-  const float root = 1.0f / std::sqrt(static_cast<float>(channels));
-  parallel_for(packed.panels, packed.elements * channels > 65536 ? threads : 1, [&](std::int64_t panel, int) {
-    float* to = packed.key.get() + panel * channels * width;
-    const std::uint32_t* element = packed.element.data() + panel * width;
-    for (std::int64_t w = 0; w < width; ++w) {
-      const float* from = read.key.data + element[w] * read.key.stride[1];
-      for (std::int64_t c = 0; c < channels; ++c)
-        to[c * width + w] = from[c * read.key.stride[0]] - packed.origin[static_cast<std::size_t>(c)];
-    }
-    const std::int64_t here = std::min(width, packed.elements - panel * width);
-    for (std::int64_t w = 0; w < here; ++w)
-      packed.scale[static_cast<std::size_t>(panel * width + w)] =
-          root * (read.shrinkage ? read.shrinkage(element[w]) : 1.0f);
-    if (form.squares && !form.selected) {
-      for (std::int64_t w = 0; w < width; ++w) {
-        double square = 0.0;
-        for (std::int64_t c = 0; c < channels; ++c) square += static_cast<double>(to[c * width + w]) * to[c * width + w];
-        packed.bias[static_cast<std::size_t>(panel * width + w)] = static_cast<float>(-square);
-      }
-    }
-  });
-  return packed;
-}
-
-// One thread's scratch.
+// One thread's scratch for a chunk of queries.
 struct Worker {
-  std::vector<float> query;        // [groups, CK, 1 or 2, group]
-  std::vector<float> query_bias;   // [groups, 2, group]
-  std::vector<float> threshold;    // [chunk]
-  std::vector<float> tile, weight; // [group, width]
-  std::vector<std::uint32_t> hits;
-  std::vector<std::uint64_t> candidates;  // [chunk, capacity]
-  std::vector<std::int32_t> held;         // [chunk] candidates so far
-  std::vector<float> top, share;          // [chunk] greatest similarity; k weights
-  std::vector<double> sum;                // [chunk] of squares, later of exponentials
-  std::vector<const float*> rows;
-  std::vector<float> mixed;               // [O, chunk, pitch]
-  std::vector<float> panel_usage;         // [width]
-  std::vector<std::int64_t> usage;        // [N]
+  Aligned<char> feature;                                   // as in Asked
+  std::vector<float> threshold, constant, slack, breadth;  // [chunk] as in Asked
+  std::vector<float> query, trust;                         // [chunk, CK] for float32 scores; trust: selection or ones
+  std::vector<float> reached;                              // [chunk, groups] what a group's best k reach for certain
+  std::vector<float> low, high;                            // [chunk, room] as in Candidates
+  std::vector<std::uint32_t> n;                            // [chunk, room]
+  std::vector<std::int32_t> held;                          // [chunk]
+  std::vector<std::int32_t> scored;                        // [chunk] how many of them, the first, have exact scores
+  Aligned<float> tile;                                     // [group, width]
+  std::vector<float> some;                                 // [room]
+  std::vector<std::uint64_t> best;                         // [room]
+  std::vector<std::uint32_t> chosen;                       // [groups, chunk, k] n
+  std::vector<float> share;                                // [groups, chunk, k]
+  std::vector<std::int32_t> count;                         // [groups, chunk] of chosen
+  std::vector<const float*> rows;                          // [2, k]
+  std::vector<float> mixed;                                // [kColumns, pitch]
+  std::vector<std::int64_t> usage;                         // [N]
+  std::int64_t chunk = 0;
 };
 
-void pack_queries(const TopkReadout& read, const Form& form, const Loops& loops, const Packed& packed,
-                  std::int64_t first, std::int64_t count, Worker& worker) {
-  const std::int64_t channels = read.key.size[0], group = loops.group, parts = form.selected ? 2 : 1;
-  const std::int64_t groups = (count + group - 1) / group;
-  worker.query.assign(static_cast<std::size_t>(groups * channels * parts * group), 0.0f);
-  worker.query_bias.assign(static_cast<std::size_t>(groups * 2 * group), 0.0f);
-  worker.sum.assign(static_cast<std::size_t>(count), 0.0);
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const float origin = packed.origin[static_cast<std::size_t>(c)];
-    for (std::int64_t p = 0; p < count; ++p) {
-      float* to = worker.query.data() + ((p / group) * channels + c) * parts * group + p % group;
-      double& square = worker.sum[static_cast<std::size_t>(p)];  // in double: it may dwarf the scores' differences
-      const float q = read.query_key(c, first + p) - origin;
-      if (form.selected) {
-        const float e = read.selection(c, first + p);
-        to[0] = -e;
-        to[group] = 2.0f * e * q;
-        square += static_cast<double>(e) * q * q;
-      } else if (form.squares) {
-        to[0] = 2.0f * q;
-        square += static_cast<double>(q) * q;
-      } else {
-        to[0] = q;
-      }
-    }
-  }
-  for (std::int64_t p = 0; p < count; ++p) {
-    const double square = form.constant ? worker.sum[static_cast<std::size_t>(p)] : 0.0;
-    float* to = worker.query_bias.data() + (p / group) * 2 * group + p % group;
-    to[0] = static_cast<float>(-square);
-    to[group] = std::isfinite(to[0]) ? static_cast<float>(-square - static_cast<double>(to[0])) : 0.0f;
-  }
-}
+}  // namespace
 
-// Writes [count, CV] rows that lie `pitch` apart as columns of readout [CV, P].
-void store_columns(const float* rows, std::int64_t pitch, std::int64_t count, std::int64_t channels,
-                   const Span<float, 3>& readout, std::int64_t object, std::int64_t first) {
-  for (std::int64_t c = 0; c < channels; ++c) {
-    float* to = &readout(object, c, first);
-    for (std::int64_t p = 0; p < count; ++p) to[p] = rows[p * pitch + c];
-  }
-}
-
-class Reader {
+class BestReader {
  public:
-  Reader(const TopkReadout& read, const Loops& loops, int threads)
+  BestReader(const TopkReadout& read, Instructions instructions, int threads)
       : read_(read),
-        loops_(loops),
-        form_{read.similarity != Similarity::dot, static_cast<bool>(read.selection),
-              static_cast<bool>(read.shrinkage)},
-        packed_(pack(read, form_, loops, threads)),
-        objects_(read.value.size[0]),
-        depth_(read.value.size[2]),
-        pitch_(depth_ + 16),  // rows a power of two apart would share cache sets when they are read as columns
-        k_(static_cast<std::int64_t>(read.top_k)) {
-    k_ = std::min(k_, packed_.elements);
-    if (k_ == packed_.elements && !read.index) k_ = 0;  // everything: nothing to choose
+        sieve_(sieve_for(instructions)),
+        loops_(loops_for(instructions)),
+        channels_(read.key.size[0]),
+        elements_(read.key.size[1]),
+        groups_(1 + static_cast<std::int64_t>(read.others.size())),
+        k_(std::min<std::int64_t>(read.top_k, elements_)),
+        // Room for everybody's best k, and for two panels of new candidates at the least.
+        room_((groups_ * k_ + std::max<std::int64_t>(k_, 64) + sieve_.width + 15) / 16 * 16),
+        selected_(read.selection) {
+    if (read.packed) {
+      packed_ = read.packed;
+      check(packed_->channels == channels_ && packed_->similarity == read.similarity &&
+                packed_->selected == selected_ && packed_->instructions == instructions,
+            "the keys are packed for another kind of read");
+      check_size("packed keys N", packed_->elements(), elements_);
+    } else {
+      packed_ = &own_.emplace(channels_, read.similarity, selected_, instructions);
+      own_->extend(read.key, read.shrinkage, threads);
+    }
+    scored_ = {read.key.data,         read.key.stride[1],         packed_->scale_.data(),
+               packed_->origin_.data(), static_cast<int>(channels_), sum_of(read)};
+    if (channels_ > 1 && read.key.stride[0] != 1) {  // float32 scores take an element at a time
+      rows_.resize(at(elements_ * channels_));
+      for (std::int64_t c = 0; c < channels_; ++c)
+        for (std::int64_t n = 0; n < elements_; ++n) rows_[at(n * channels_ + c)] = read.key(c, n);
+      scored_.key = rows_.data();
+      scored_.pitch = channels_;
+    }
+    see();
   }
 
   void run(int threads) {
-    const std::int64_t positions = read_.query_key.size[1];
-    std::int64_t chunk = kChunk;
-    // A huge k would need much room for candidates: fewer queries at a time then.
-    while (chunk > loops_.group && chunk * capacity() > (1 << 20)) chunk /= 2;
-    const std::int64_t chunks = (positions + chunk - 1) / chunk;
-    const double work = static_cast<double>(positions) * static_cast<double>(packed_.elements) *
-                        static_cast<double>(read_.key.size[0] + 1);
-    if (work < 1e6) threads = 1;  // starting a thread would cost more than it saves
-    threads = std::max(threads, 1);
-    std::vector<Worker> workers(static_cast<std::size_t>(threads));
-    parallel_for(chunks, threads, [&](std::int64_t i, int w) {
-      Worker& worker = workers[static_cast<std::size_t>(w)];
+    const std::int64_t positions = read_.query_key.size[1], group = sieve_.group;
+    const double work =
+        static_cast<double>(positions) * static_cast<double>(elements_) * static_cast<double>(channels_ + 1);
+    threads = work < 1e6 ? 1 : std::max(threads, 1);  // starting a thread would cost more than it saves
+    // Long chunks pass over the memory less often, but every thread should get some. No result depends on them.
+    std::int64_t chunk = std::min({(positions + 3 * threads - 1) / (3 * threads), kLongestChunk, kCandidates / room_});
+    chunk = std::max((chunk + group - 1) / group, std::int64_t{1}) * group;
+    std::vector<Worker> workers(at(threads));
+    parallel_for((positions + chunk - 1) / chunk, threads, [&](std::int64_t i, int w) {
+      Worker& worker = workers[at(w)];
+      if (!worker.chunk) prepare(worker, chunk);
       const std::int64_t first = i * chunk, count = std::min(chunk, positions - first);
-      if (read_.usage && worker.usage.empty()) worker.usage.assign(static_cast<std::size_t>(read_.key.size[1]), 0);
-      prepare(worker, count);
-      pack_queries(read_, form_, loops_, packed_, first, count, worker);
-      if (k_ > 0)
-        read_best(worker, first, count);
-      else
-        read_all(worker, first, count);
+      ask(worker, first, count);
+      sift(worker, count);
+      for (std::int64_t p = 0; p < count; ++p) choose(worker, p, first);
+      for (std::int64_t g = 0; g < groups_; ++g) mix(worker, g, first, count);
     });
     if (!read_.usage) return;
-    for (std::int64_t n = 0; n < read_.key.size[1]; ++n) {
+    for (std::int64_t n = 0; n < elements_; ++n) {
       std::int64_t sum = 0;
       for (const Worker& worker : workers)
-        if (!worker.usage.empty()) sum += worker.usage[static_cast<std::size_t>(n)];
+        if (worker.chunk) sum += worker.usage[at(n)];
       read_.usage(n) = static_cast<float>(static_cast<double>(sum) / kUsageOne);
     }
   }
 
  private:
-  // Candidates are gathered above the threshold until there is no room, then cut back to the best k.
-  std::int64_t capacity() const { return k_ > 0 ? k_ + std::max<std::int64_t>(k_, 96) : 0; }
-
-  void prepare(Worker& worker, std::int64_t count) const {
-    const auto tile = static_cast<std::size_t>(loops_.width * loops_.group);
-    worker.tile.resize(tile);
-    worker.weight.resize(tile);
-    worker.hits.resize(static_cast<std::size_t>(loops_.group));
-    // Queries that fill up the last group never get a hit.
-    worker.threshold.assign(static_cast<std::size_t>(count + loops_.group), -kNoMatch);
-    std::fill_n(worker.threshold.begin(), count, kNoMatch);
+  static Sum sum_of(const TopkReadout& read) {
+    if (read.similarity == Similarity::dot) return Sum::product;
+    return read.shrinkage ? Sum::difference : Sum::moved;
   }
 
-  bool similarities(Worker& worker, std::int64_t panel, std::int64_t group) const {
-    const std::int64_t channels = read_.key.size[0], parts = form_.selected ? 2 : 1;
-    return loops_.similarities(packed_.key.get() + panel * channels * loops_.width,
-                               packed_.scale.data() + panel * loops_.width,
-                               packed_.bias.data() + panel * loops_.width,
-                               worker.query.data() + group * channels * parts * loops_.group,
-                               worker.query_bias.data() + group * 2 * loops_.group,
-                               worker.threshold.data() + group * loops_.group, static_cast<int>(channels),
-                               form_.selected, worker.tile.data(), worker.hits.data());
+  // Which groups see an element, a bit each; nothing is kept where the only group sees all.
+  void see() {
+    const std::int64_t width = sieve_.width, panels = (elements_ + width - 1) / width;
+    live_.assign(at(panels), ~0u);
+    any_.assign(at(panels), 1);
+    if (groups_ == 1 && !read_.valid) return;
+    seen_.assign(at(elements_), 0);
+    for (std::int64_t g = 0; g < groups_; ++g) {
+      const Span<const unsigned char, 1>& valid = g ? read_.others[at(g - 1)].valid : read_.valid;
+      std::uint64_t some = 0;
+      for (std::int64_t n = 0; n < elements_; ++n) {
+        const std::uint64_t sees = !valid || valid(n);
+        seen_[at(n)] |= sees << g;
+        some |= sees;
+      }
+      check(some, "every memory element is masked out");
+    }
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      live_[at(panel)] = 0;
+      any_[at(panel)] = 0;
+      for (std::int64_t n = panel * width; n < std::min(elements_, (panel + 1) * width); ++n) {
+        live_[at(panel)] |= static_cast<std::uint32_t>(seen_[at(n)] != 0) << (n - panel * width);
+        any_[at(panel)] |= seen_[at(n)];
+      }
+    }
   }
 
-  void read_best(Worker& worker, std::int64_t first, std::int64_t count) const {
-    const std::int64_t width = loops_.width, group = loops_.group, room = capacity();
-    worker.candidates.resize(static_cast<std::size_t>(count * room));
-    worker.held.assign(static_cast<std::size_t>(count), 0);
-    for (std::int64_t panel = 0; panel < packed_.panels; ++panel)
+  bool sees(std::int64_t g, std::uint32_t n) const { return seen_.empty() || (seen_[n] >> g & 1u); }
+
+  void prepare(Worker& worker, std::int64_t chunk) const {
+    worker.chunk = chunk;
+    worker.feature = aligned<char>(chunk * query_bytes());
+    for (std::vector<float>* of : {&worker.threshold, &worker.constant, &worker.slack, &worker.breadth})
+      of->resize(at(chunk));
+    worker.query.resize(at(chunk * channels_));
+    worker.trust.resize(at(chunk * channels_));
+    worker.reached.resize(at(chunk * groups_));
+    worker.low.resize(at(chunk * room_));
+    worker.high.resize(at(chunk * room_));
+    worker.n.resize(at(chunk * room_));
+    worker.held.resize(at(chunk));
+    worker.scored.resize(at(chunk));
+    worker.tile = aligned<float>(sieve_.group * sieve_.width);
+    worker.some.resize(at(room_));
+    worker.best.resize(at(room_));
+    worker.chosen.resize(at(groups_ * chunk * k_));
+    worker.share.resize(at(groups_ * chunk * k_));
+    worker.count.resize(at(groups_ * chunk));
+    worker.rows.resize(at(2 * k_));
+    if (read_.usage) worker.usage.assign(at(elements_), 0);
+  }
+
+  // Bytes of a query's features.
+  std::int64_t query_bytes() const {
+    return sieve_.bf16 ? packed_->features_ * 2 : channels_ * (selected_ ? 2 : 1) * 4;
+  }
+
+  // The query side of the rough scores, and the bounds that belong to it (see topk_sieve.h).
+  void ask(Worker& worker, std::int64_t first, std::int64_t count) const {
+    const std::int64_t group = sieve_.group, padded = (count + group - 1) / group * group;
+    const bool squares = read_.similarity != Similarity::dot;
+    std::fill_n(worker.feature.get(), padded * query_bytes(), char{0});
+    std::fill_n(worker.held.begin(), padded, 0);
+    std::fill_n(worker.scored.begin(), padded, 0);
+    for (std::int64_t p = 0; p < padded; ++p) {
+      float* query = worker.query.data() + p * channels_;
+      float* trust = worker.trust.data() + p * channels_;
+      float poison = 0.0f;
+      double constant = 0.0, size = 0.0, norm = 0.0, lost = 0.0;
+      for (std::int64_t c = 0; c < channels_; ++c) {
+        query[c] = p < count ? read_.query_key(c, first + p) : 0.0f;
+        trust[c] = p < count && selected_ ? read_.selection(c, first + p) : 1.0f;
+        poison += query[c] * 0.0f + trust[c] * 0.0f;
+        const float q = query[c] - packed_->origin_[at(c)];
+        const float linear = squares ? 2.0f * trust[c] * q : q, square = selected_ ? -trust[c] / packed_->lambda_ : 0.0f;
+        norm += static_cast<double>(linear) * linear + static_cast<double>(square) * square;
+        if (scored_.sum == Sum::moved) query[c] = 2.0f * q;
+        if (scored_.sum == Sum::difference) {
+          constant += static_cast<double>(trust[c]) * q * q;
+          size += static_cast<double>(std::fabs(trust[c])) * q * q;
+        }
+        if (sieve_.bf16) {
+          auto* to = reinterpret_cast<std::uint16_t*>(worker.feature.get()) + p * packed_->features_ + c;
+          to[0] = bf16(linear);
+          const float off = linear - from_bf16(to[0]);
+          lost += static_cast<double>(off) * off;
+          if (!selected_) continue;
+          to[channels_] = bf16(square);
+          const float other = square - from_bf16(to[channels_]);
+          lost += static_cast<double>(other) * other;
+        } else if (selected_) {
+          float* to = reinterpret_cast<float*>(worker.feature.get()) + ((p / group) * channels_ + c) * 2 * group + p % group;
+          to[0] = -trust[c];
+          to[group] = linear;
+        } else {
+          reinterpret_cast<float*>(worker.feature.get())[((p / group) * channels_ + c) * group + p % group] = linear;
+        }
+      }
+      const float bias = squares && !selected_ ? 1.0f / packed_->lambda_ : 0.0f;
+      QueryBound bound = query_bound(constant, size, std::sqrt(norm), std::sqrt(lost), bias, channels_, sieve_.bf16);
+      const bool hopeless = p >= count || !(poison == 0.0f);  // no score of it is finite
+      if (hopeless) bound = {0.0f, 0.0f, 1e-30f, false};
+      if (!bound.rough) blank(worker, p);
+      worker.constant[at(p)] = bound.constant;
+      worker.slack[at(p)] = bound.slack;
+      worker.breadth[at(p)] = bound.breadth;
+      std::fill_n(worker.reached.begin() + p * groups_, groups_, hopeless ? kGreatest : -kGreatest);
+    }
+  }
+
+  void blank(Worker& worker, std::int64_t p) const {
+    const std::int64_t group = sieve_.group;
+    if (sieve_.bf16) {
+      std::fill_n(worker.feature.get() + p * query_bytes(), query_bytes(), char{0});
+    } else {
+      float* to = reinterpret_cast<float*>(worker.feature.get() + p / group * group * query_bytes()) + p % group;
+      for (std::int64_t f = 0; f < query_bytes() / 4; ++f) to[f * group] = 0.0f;
+    }
+  }
+
+  // The least similarity that makes an element of a panel a candidate for somebody who sees one.
+  void aim(Worker& worker, std::int64_t p, std::uint64_t any) const {
+    const float* reached = worker.reached.data() + p * groups_;
+    float least = kGreatest;
+    for (; any; any &= any - 1) least = std::min(least, reached[__builtin_ctzll(any)]);
+    worker.threshold[at(p)] = least;
+  }
+
+  // All pairs of the memory and the chunk.
+  void sift(Worker& worker, std::int64_t count) const {
+    const std::int64_t group = sieve_.group, width = sieve_.width, panels = static_cast<std::int64_t>(live_.size());
+    const Loan tiles(sieve_);
+    std::uint64_t aimed = 0;
+    for (std::int64_t block = 0; block < panels; block += kBlock) {
+      const std::int64_t end = std::min(block + kBlock, panels);
+      std::uint64_t any = 0;
+      for (std::int64_t panel = block; panel < end; ++panel) any |= any_[at(panel)];
+      if (!any) continue;
+      if (any != aimed)
+        for (std::int64_t p = 0; p < (count + group - 1) / group * group; ++p) aim(worker, p, any);
+      aimed = any;
       for (std::int64_t p0 = 0; p0 < count; p0 += group) {
-        if (!similarities(worker, panel, p0 / group)) continue;
-        const std::int64_t here = std::min(group, count - p0);
-        for (std::int64_t g = 0; g < here; ++g) {
-          std::uint32_t bits = worker.hits[static_cast<std::size_t>(g)];
-          if (!bits) continue;
-          const float* similarity = worker.tile.data() + g * width;
-          const std::uint32_t* element = packed_.element.data() + panel * width;
-          std::uint64_t* candidates = worker.candidates.data() + (p0 + g) * room;
-          std::int32_t& held = worker.held[static_cast<std::size_t>(p0 + g)];
-          float& threshold = worker.threshold[static_cast<std::size_t>(p0 + g)];
-          for (; bits; bits &= bits - 1) {
-            const int w = __builtin_ctz(bits);
-            // A later element that equals the threshold loses against k earlier ones, so "above" is enough.
-            if (!is_match(similarity[w]) || !(similarity[w] > threshold)) continue;
-            candidates[held++] = candidate(similarity[w], element[w]);
-            if (held < room) continue;
-            std::nth_element(candidates, candidates + k_ - 1, candidates + held, std::greater<>());
-            held = static_cast<std::int32_t>(k_);
-            threshold = candidate_similarity(candidates[k_ - 1]);
+        const Asked asked{worker.feature.get() + p0 * query_bytes(), worker.threshold.data() + p0,
+                          worker.constant.data() + p0, worker.slack.data() + p0, worker.breadth.data() + p0};
+        const Candidates candidates{worker.low.data() + p0 * room_, worker.high.data() + p0 * room_,
+                                    worker.n.data() + p0 * room_, worker.held.data() + p0,
+                                    static_cast<std::int32_t>(room_)};
+        for (std::int64_t panel = block; panel < end; ++panel) {
+          const std::int64_t n = panel * width;
+          std::uint32_t full = sieve_.scan(
+              {packed_->feature_.get() + panel * packed_->panel_bytes_, packed_->inverse_.data() + n,
+               packed_->reach_.data() + n, packed_->bound_.data() + n, packed_->bias_.data() + n,
+               static_cast<std::uint32_t>(n), live_[at(panel)]},
+              asked, candidates, static_cast<int>(channels_), static_cast<int>(packed_->features_), selected_,
+              worker.tile.get());
+          for (; full; full &= full - 1) {
+            const std::int64_t p = p0 + __builtin_ctz(full);
+            tighten(worker, p);
+            aim(worker, p, any);
           }
         }
       }
-
-    worker.rows.resize(static_cast<std::size_t>(objects_ * k_));
-    worker.share.resize(static_cast<std::size_t>(k_));
-    worker.mixed.resize(static_cast<std::size_t>(objects_ * count * pitch_));
-    for (std::int64_t p = 0; p < count; ++p) {
-      std::uint64_t* candidates = worker.candidates.data() + p * room;
-      const std::int64_t held = worker.held[static_cast<std::size_t>(p)], kept = std::min(held, k_);
-      if (held > k_) std::nth_element(candidates, candidates + k_ - 1, candidates + held, std::greater<>());
-      std::sort(candidates, candidates + kept, std::greater<>());
-      float sum = 0.0f;
-      float* share = worker.share.data();
-      for (std::int64_t j = 0; j < kept; ++j) {
-        share[j] = std::exp(candidate_similarity(candidates[j]) - candidate_similarity(candidates[0]));
-        sum += share[j];
-      }
-      for (std::int64_t j = 0; j < kept; ++j) {
-        share[j] /= sum;
-        const std::int64_t n = candidate_element(candidates[j]);
-        if (read_.usage)
-          worker.usage[static_cast<std::size_t>(n)] += std::llrint(static_cast<double>(share[j]) * kUsageOne);
-        if (read_.index) {
-          read_.index(first + p, j) = static_cast<std::int32_t>(n);
-          read_.weight(first + p, j) = share[j];
-        }
-        for (std::int64_t o = 0; o < objects_; ++o)
-          worker.rows[static_cast<std::size_t>(o * k_ + j)] =
-              read_.value.data + o * read_.value.stride[0] + n * read_.value.stride[1];
-      }
-      if (read_.index)
-        for (std::int64_t j = kept; j < read_.index.size[1]; ++j) {
-          read_.index(first + p, j) = -1;
-          read_.weight(first + p, j) = 0.0f;
-        }
-      for (std::int64_t o = 0; o < objects_; ++o)
-        loops_.weigh(worker.rows.data() + o * k_, share, static_cast<int>(kept), static_cast<int>(depth_),
-                     worker.mixed.data() + (o * count + p) * pitch_);
     }
-    for (std::int64_t o = 0; o < objects_; ++o)
-      store_columns(worker.mixed.data() + o * count * pitch_, pitch_, count, depth_, read_.readout, o, first);
   }
 
-  // Full softmax in two passes over the memory: greatest similarity and sum first, then the weights themselves.
-  void read_all(Worker& worker, std::int64_t first, std::int64_t count) const {
-    const std::int64_t width = loops_.width, group = loops_.group, groups = (count + group - 1) / group;
-    const std::int64_t padded = groups * group;
-    worker.top.assign(static_cast<std::size_t>(padded), kNoMatch);
-    worker.sum.assign(static_cast<std::size_t>(padded), 0.0);
-    for (std::int64_t panel = 0; panel < packed_.panels; ++panel)
-      for (std::int64_t i = 0; i < groups; ++i) {
-        if (!similarities(worker, panel, i)) continue;
-        for (std::int64_t g = 0; g < group; ++g) {
-          if (!worker.hits[static_cast<std::size_t>(g)]) continue;
-          const float* similarity = worker.tile.data() + g * width;
-          float greatest = kNoMatch;
-          for (std::int64_t w = 0; w < width; ++w)
-            if (is_match(similarity[w]) && similarity[w] > greatest) greatest = similarity[w];
-          if (greatest == kNoMatch) continue;
-          float& top = worker.top[static_cast<std::size_t>(i * group + g)];
-          double& sum = worker.sum[static_cast<std::size_t>(i * group + g)];
-          if (greatest > top) {
-            sum *= std::exp(static_cast<double>(top) - static_cast<double>(greatest));
-            top = greatest;
-          }
-          sum += static_cast<double>(loops_.exponentials(similarity, top, worker.weight.data()));
-        }
-      }
+  // Gives the tiles back whatever happens.
+  struct Loan {
+    explicit Loan(const Sieve& sieve) : sieve(sieve) { sieve.begin(); }
+    ~Loan() { sieve.end(); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+    const Sieve& sieve;
+  };
 
-    worker.rows.resize(static_cast<std::size_t>(width));
-    worker.panel_usage.resize(static_cast<std::size_t>(width));
-    worker.mixed.assign(static_cast<std::size_t>(objects_ * padded * pitch_), 0.0f);
-    for (std::int64_t panel = 0; panel < packed_.panels; ++panel) {
-      const std::uint32_t* element = packed_.element.data() + panel * width;
-      const std::int64_t here = std::min(width, packed_.elements - panel * width);
-      std::fill(worker.panel_usage.begin(), worker.panel_usage.end(), 0.0f);
-      for (std::int64_t i = 0; i < groups; ++i) {
-        if (!similarities(worker, panel, i)) continue;
-        for (std::int64_t g = 0; g < group; ++g) {
-          float* weight = worker.weight.data() + g * width;
-          const float top = worker.top[static_cast<std::size_t>(i * group + g)];
-          if (!worker.hits[static_cast<std::size_t>(g)] || top == kNoMatch) {
-            std::fill(weight, weight + width, 0.0f);
-            continue;
-          }
-          loops_.exponentials(worker.tile.data() + g * width, top, weight);
-          const auto norm = static_cast<float>(1.0 / worker.sum[static_cast<std::size_t>(i * group + g)]);
-          for (std::int64_t w = 0; w < width; ++w) {
-            weight[w] *= norm;
-            worker.panel_usage[static_cast<std::size_t>(w)] += weight[w];
-          }
-        }
-        for (std::int64_t o = 0; o < objects_; ++o) {
-          for (std::int64_t w = 0; w < here; ++w)
-            worker.rows[static_cast<std::size_t>(w)] =
-                read_.value.data + o * read_.value.stride[0] + element[w] * read_.value.stride[1];
-          loops_.mix(worker.rows.data(), worker.weight.data(), static_cast<int>(here), static_cast<int>(depth_),
-                     worker.mixed.data() + (o * padded + i * group) * pitch_, pitch_);
-        }
+  // Raises what every group's best k reach for certain: the k-th greatest lower bound.
+  void raise(Worker& worker, std::int64_t p) const {
+    const std::int32_t held = worker.held[at(p)];
+    const float* low = worker.low.data() + p * room_;
+    const std::uint32_t* n = worker.n.data() + p * room_;
+    for (std::int64_t g = 0; g < groups_; ++g) {
+      std::int32_t count = 0;
+      for (std::int32_t j = 0; j < held; ++j) {
+        worker.some[at(count)] = low[j];
+        count += sees(g, n[j]);
       }
-      if (read_.usage)
-        for (std::int64_t w = 0; w < here; ++w)
-          worker.usage[element[w]] +=
-              std::llrint(static_cast<double>(worker.panel_usage[static_cast<std::size_t>(w)]) * kUsageOne);
+      float& reached = worker.reached[at(p * groups_ + g)];
+      if (count >= k_) reached = std::max(reached, sieve_.kth(worker.some.data(), count, static_cast<int>(k_)));
     }
-    for (std::int64_t o = 0; o < objects_; ++o)
-      store_columns(worker.mixed.data() + o * padded * pitch_, pitch_, count, depth_, read_.readout, o, first);
+  }
+
+  // Keeps the candidates for which `keep(j)` holds, in their order.
+  template <class Keep>
+  void filter(Worker& worker, std::int64_t p, Keep&& keep) const {
+    float* low = worker.low.data() + p * room_;
+    float* high = worker.high.data() + p * room_;
+    std::uint32_t* n = worker.n.data() + p * room_;
+    std::int32_t kept = 0, scored = 0;
+    for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) {
+      const bool stays = keep(j);
+      low[kept] = low[j];
+      high[kept] = high[j];
+      n[kept] = n[j];
+      kept += stays;
+      scored += stays && j < worker.scored[at(p)];
+    }
+    worker.held[at(p)] = kept;
+    worker.scored[at(p)] = scored;
+  }
+
+  // Drops candidates that nobody's best k can hold. Equal similarities stay: they may win by a lower n.
+  void drop(Worker& worker, std::int64_t p) const {
+    const float* high = worker.high.data() + p * room_;
+    const std::uint32_t* n = worker.n.data() + p * room_;
+    const float* reached = worker.reached.data() + p * groups_;
+    if (seen_.empty()) {
+      filter(worker, p, [&](std::int32_t j) { return high[j] >= reached[0]; });
+    } else {
+      filter(worker, p, [&](std::int32_t j) {
+        bool some = false;
+        for (std::uint64_t who = seen_[n[j]]; who; who &= who - 1) some |= high[j] >= reached[__builtin_ctzll(who)];
+        return some;
+      });
+    }
+  }
+
+  // Gives every candidate its float32 score; those without a finite one go.
+  void score(Worker& worker, std::int64_t p) const {
+    const std::int32_t from = worker.scored[at(p)], held = worker.held[at(p)];
+    float* low = worker.low.data() + p * room_;
+    sieve_.score(scored_, worker.query.data() + p * channels_, worker.trust.data() + p * channels_,
+                 worker.n.data() + p * room_ + from, held - from, low + from);
+    std::copy(low + from, low + held, worker.high.data() + p * room_ + from);
+    worker.scored[at(p)] = held;
+    filter(worker, p, [&](std::int32_t j) { return is_match(low[j]); });
+  }
+
+  // Makes room: by the bounds, and where these leave too many, as of elements that resemble each other, by scores.
+  void tighten(Worker& worker, std::int64_t p) const {
+    raise(worker, p);
+    drop(worker, p);
+    if (worker.held[at(p)] + 2 * sieve_.width <= room_) return;
+    score(worker, p);
+    raise(worker, p);
+    const float* similarity = worker.low.data() + p * room_;
+    const std::uint32_t* n = worker.n.data() + p * room_;
+    std::fill_n(worker.best.begin(), worker.held[at(p)], 0);  // here: whether a candidate stays
+    for (std::int64_t g = 0; g < groups_; ++g) {
+      const float reached = worker.reached[at(p * groups_ + g)];
+      std::int64_t left = k_;  // for those that equal the k-th, the lower n first
+      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) left -= sees(g, n[j]) && similarity[j] > reached;
+      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) {
+        if (!sees(g, n[j])) continue;
+        const bool stays = similarity[j] > reached || (similarity[j] == reached && left-- > 0);
+        worker.best[at(j)] |= stays;
+      }
+    }
+    filter(worker, p, [&](std::int32_t j) { return worker.best[at(j)] != 0; });
+  }
+
+  // Every group's best k of what is left, and their weights.
+  void choose(Worker& worker, std::int64_t p, std::int64_t first) const {
+    raise(worker, p);
+    drop(worker, p);
+    score(worker, p);
+    const std::int32_t held = worker.held[at(p)];
+    for (std::int32_t j = 0; j < held; ++j)
+      worker.best[at(j)] = candidate(worker.low[at(p * room_ + j)], worker.n[at(p * room_ + j)]);
+    std::sort(worker.best.begin(), worker.best.begin() + held, std::greater<>());
+    for (std::int64_t g = 0; g < groups_; ++g) {
+      std::uint32_t* chosen = worker.chosen.data() + (g * worker.chunk + p) * k_;
+      float* share = worker.share.data() + (g * worker.chunk + p) * k_;
+      std::int32_t count = 0;
+      float top = 0.0f, sum = 0.0f;
+      for (std::int32_t j = 0; j < held && count < k_; ++j) {
+        const std::uint32_t n = candidate_element(worker.best[at(j)]);
+        if (!sees(g, n)) continue;
+        const float similarity = candidate_similarity(worker.best[at(j)]);
+        if (!count) top = similarity;
+        chosen[count] = n;
+        sum += share[count++] = std::exp(similarity - top);
+      }
+      for (std::int32_t j = 0; j < count; ++j) share[j] /= sum;
+      worker.count[at(g * worker.chunk + p)] = count;
+      if (g) continue;
+      if (read_.usage)
+        for (std::int32_t j = 0; j < count; ++j)
+          worker.usage[chosen[j]] += std::llrint(static_cast<double>(share[j]) * kUsageOne);
+      if (read_.index)
+        for (std::int32_t j = 0; j < k_; ++j) {
+          read_.index(first + p, j) = j < count ? static_cast<std::int32_t>(chosen[j]) : -1;
+          read_.weight(first + p, j) = j < count ? share[j] : 0.0f;
+        }
+    }
+  }
+
+  // The weighted sums of one group's values. The next query's rows are fetched while this one's are summed.
+  void mix(Worker& worker, std::int64_t g, std::int64_t first, std::int64_t count) const {
+    const Span<const float, 3>& value = g ? read_.others[at(g - 1)].value : read_.value;
+    const Span<float, 3>& readout = g ? read_.others[at(g - 1)].readout : read_.readout;
+    const std::int64_t depth = value.size[2], pitch = depth + 16;  // columns of rows 2^i apart share a cache set
+    worker.mixed.resize(at(kColumns * pitch));
+    const auto rows_of = [&](std::int64_t o, std::int64_t p) {
+      const float** rows = worker.rows.data() + p % 2 * k_;
+      const std::uint32_t* chosen = worker.chosen.data() + (g * worker.chunk + p) * k_;
+      for (std::int32_t j = 0; j < worker.count[at(g * worker.chunk + p)]; ++j) {
+        rows[j] = value.data + o * value.stride[0] + chosen[j] * value.stride[1];
+        for (std::int64_t c = 0; c < depth; c += 16) __builtin_prefetch(rows[j] + c, 0, 2);
+      }
+    };
+    for (std::int64_t o = 0; o < value.size[0]; ++o) {
+      rows_of(o, 0);
+      for (std::int64_t p0 = 0; p0 < count; p0 += kColumns) {
+        const std::int64_t end = std::min(p0 + kColumns, count);
+        for (std::int64_t p = p0; p < end; ++p) {
+          if (p + 1 < count) rows_of(o, p + 1);
+          const std::int64_t i = g * worker.chunk + p;
+          loops_.weigh(worker.rows.data() + p % 2 * k_, worker.share.data() + i * k_, worker.count[at(i)],
+                       static_cast<int>(depth), worker.mixed.data() + (p - p0) * pitch);
+        }
+        store_columns(worker.mixed.data(), pitch, end - p0, depth, readout, o, first + p0);
+      }
+    }
   }
 
   const TopkReadout& read_;
+  const Sieve& sieve_;
   const Loops& loops_;
-  const Form form_;
-  const Packed packed_;
-  const std::int64_t objects_, depth_, pitch_;
-  std::int64_t k_;
+  const std::int64_t channels_, elements_, groups_, k_, room_;
+  const bool selected_;
+  std::optional<PackedKeys> own_;
+  const PackedKeys* packed_ = nullptr;
+  std::vector<float> rows_;
+  Scored scored_{};
+  std::vector<std::uint64_t> seen_;  // [N] or empty
+  std::vector<std::uint64_t> any_;   // [panels] groups that see some of it
+  std::vector<std::uint32_t> live_;  // [panels] elements that some group sees
 };
 
-}  // namespace
+namespace {
 
-constexpr Loops kPortableLoops = loops_of<Portable, 2, 4>();
+void check_group(const TopkReadout& read, const Span<const float, 3>& value, const Span<const unsigned char, 1>& valid,
+                 const Span<float, 3>& readout) {
+  check_size("value N", value.size[1], read.key.size[1]);
+  check(value.size[2] <= 1 || value.size[0] == 0 || value.stride[2] == 1, "value channels are not contiguous");
+  if (valid) check_size("valid N", valid.size[0], read.key.size[1]);
+  check_size("readout O", readout.size[0], value.size[0]);
+  check_size("readout CV", readout.size[1], value.size[2]);
+  check_size("readout P", readout.size[2], read.query_key.size[1]);
+  check(readout.size[2] <= 1 || readout.size[0] == 0 || readout.stride[2] == 1,
+        "readout positions are not contiguous");
+}
+
+}  // namespace
 
 void topk_readout(const TopkReadout& read, Instructions instructions, int threads) {
   const std::int64_t channels = read.key.size[0], elements = read.key.size[1], positions = read.query_key.size[1];
@@ -411,8 +481,6 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   check(elements > 0, "the memory holds no elements");
   check(elements < (std::int64_t{1} << 31), "more than 2^31 memory elements");
   check_size("query_key CK", read.query_key.size[0], channels);
-  check_size("value N", read.value.size[1], elements);
-  check(read.value.size[2] <= 1 || read.value.size[0] == 0 || read.value.stride[2] == 1, "value channels are not contiguous");
   if (read.shrinkage) check_size("shrinkage N", read.shrinkage.size[0], elements);
   if (read.selection) {
     check_size("selection CK", read.selection.size[0], channels);
@@ -420,11 +488,9 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   }
   check(read.similarity == Similarity::anisotropic_l2 || (!read.shrinkage && !read.selection),
         "shrinkage and selection belong to anisotropic_l2");
-  if (read.valid) check_size("valid N", read.valid.size[0], elements);
-  check_size("readout O", read.readout.size[0], read.value.size[0]);
-  check_size("readout CV", read.readout.size[1], read.value.size[2]);
-  check_size("readout P", read.readout.size[2], positions);
-  check(positions <= 1 || read.readout.size[0] == 0 || read.readout.stride[2] == 1, "readout positions are not contiguous");
+  check_group(read, read.value, read.valid, read.readout);
+  check(read.others.size() < 64, "more than 64 groups of objects");
+  for (const ObjectGroup& other : read.others) check_group(read, other.value, other.valid, other.readout);
   if (read.usage) check_size("usage N", read.usage.size[0], elements);
   check(static_cast<bool>(read.index) == static_cast<bool>(read.weight), "index and weight come together or not at all");
   if (read.index) {
@@ -435,7 +501,20 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
     check_size("weight P", read.weight.size[0], positions);
     check_size("weight k", read.weight.size[1], k);
   }
-  Reader(read, loops_for(instructions), threads).run(threads);
+  if (read.top_k > 0 && (read.top_k < elements || read.index)) {
+    BestReader(read, instructions, threads).run(threads);
+    return;
+  }
+  TopkReadout one = read;
+  one.others.clear();
+  full_softmax(one, instructions, threads);
+  one.usage = {};
+  for (const ObjectGroup& other : read.others) {
+    one.value = other.value;
+    one.valid = other.valid;
+    one.readout = other.readout;
+    full_softmax(one, instructions, threads);
+  }
 }
 
 }  // namespace rotomem

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "common/instructions.h"
+
 namespace rotomem {
 
 // A panel: `width` consecutive valid elements. A group: `group` consecutive queries.
@@ -39,5 +41,7 @@ struct Loops {
 extern const Loops kPortableLoops;
 extern const Loops kAvx2Loops;
 extern const Loops kAvx512Loops;
+
+const Loops& loops_for(Instructions instructions);
 
 }  // namespace rotomem

@@ -1,7 +1,5 @@
 // The loops of Loops, written once over a vector type V and compiled once for every instruction set. Everything has
 // internal linkage, for the reason given in topk_readout_math.h.
-//
-// V has: lanes, Reg, load, store, all (broadcast), zero, fma(a, b, c) = a*b + c, add, mul, above(a, b) -> bits.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +12,7 @@ namespace {
 
 // VECTORS registers of elements by GROUP queries stay in registers over all channels.
 template <class V, int VECTORS, int GROUP, bool SELECTED>
-inline bool tile(const float* key, const float* scale, const float* bias, const float* query,
-                 const float* query_bias, const float* threshold, int channels, float* out, std::uint32_t* hits) {
-  constexpr int width = VECTORS * V::lanes;
-  typename V::Reg sum[GROUP][VECTORS];
-  for (int g = 0; g < GROUP; ++g)
-    for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::all(query_bias[GROUP + g]);
+inline void accumulate(const float* key, const float* query, int channels, typename V::Reg (&sum)[GROUP][VECTORS]) {
   for (int c = 0; c < channels; ++c) {
     typename V::Reg k[VECTORS];
     for (int v = 0; v < VECTORS; ++v) k[v] = V::load(key + v * V::lanes);
@@ -35,9 +28,19 @@ inline bool tile(const float* key, const float* scale, const float* bias, const 
         for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::fma(k[v], q, sum[g][v]);
       }
     }
-    key += width;
+    key += VECTORS * V::lanes;
     query += SELECTED ? 2 * GROUP : GROUP;
   }
+}
+
+template <class V, int VECTORS, int GROUP, bool SELECTED>
+inline bool tile(const float* key, const float* scale, const float* bias, const float* query,
+                 const float* query_bias, const float* threshold, int channels, float* out, std::uint32_t* hits) {
+  constexpr int width = VECTORS * V::lanes;
+  typename V::Reg sum[GROUP][VECTORS];
+  for (int g = 0; g < GROUP; ++g)
+    for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::all(query_bias[GROUP + g]);
+  accumulate<V, VECTORS, GROUP, SELECTED>(key, query, channels, sum);
   std::uint32_t any = 0;
 #pragma GCC unroll 16
   for (int g = 0; g < GROUP; ++g) {

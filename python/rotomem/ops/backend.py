@@ -4,7 +4,7 @@
 
     auto             native kernels for float32 tensors on the CPU that need no gradient, torch for the rest
     native           the native kernels with the widest instructions of this machine
-    native-portable  the native kernels without vector extensions; -avx2 and -avx512 likewise
+    native-portable  the native kernels without vector extensions; -avx2, -avx512, -avx512_bf16 and -amx likewise
     torch            plain torch: any device and type, differentiable
 
 A forced backend never gives way to another: what it cannot do is a BackendError.
@@ -35,7 +35,16 @@ except ImportError as error:  # a checkout without a build, or a build for anoth
 else:
     _why_absent = ""
 
-NAMES = ("auto", "native", "native-portable", "native-avx2", "native-avx512", "torch")
+NAMES = (
+    "auto",
+    "native",
+    "native-portable",
+    "native-avx2",
+    "native-avx512",
+    "native-avx512_bf16",
+    "native-amx",
+    "torch",
+)
 
 _forced: ContextVar[str | None] = ContextVar("rotomem_backend", default=None)
 
