@@ -8,18 +8,11 @@ import OpenImageIO as oiio
 import pytest
 
 from rotomem.errors import InputError, OutputError
-from rotomem.train.plot import draw_log, log_ticks, read_log, smoothed, ticks
+from rotomem.train.plot import draw_log, read_log, smoothed
 
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(oiio.ImageBuf(str(path)).get_pixels(oiio.FLOAT))[..., :3]
-
-
-def test_ticks_when_asked_then_they_are_round_and_inside() -> None:
-    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert ticks(-3, 22) == [0, 5, 10, 15, 20]
-    assert ticks(2, 2) == [2]
-    assert log_ticks(-1, 1) == [0.1, 0.2, 0.5, 1, 2, 5, 10]
 
 
 def test_smoothed_when_values_alternate_then_their_mean_remains() -> None:

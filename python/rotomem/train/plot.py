@@ -13,15 +13,10 @@ import numpy as np
 import OpenImageIO as oiio
 
 from rotomem.errors import InputError, OutputError
+from rotomem.io.chart import COLOURS, FAINT, INK, Colour, Sheet, log_ticks, ticks
 
-Colour = tuple[float, float, float]
-
-_COLOURS: tuple[Colour, ...] = ((0.84, 0.15, 0.16), (0.12, 0.47, 0.71), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74))
-_INK, _FAINT = (0.15, 0.15, 0.15), (0.88, 0.88, 0.88)
 _WIDE, _HIGH, _LEFT, _TOP, _ROOM = 620, 190, 66, 34, 30
 """Size of a panel's axes in pixels, room at its left, above and below."""
-_SCALE = 2
-"""Lines are drawn this much larger and then shrunk, which smooths them."""
 _MOST_POINTS = 1500
 """Of longer runs every second, third, ... value is drawn."""
 
@@ -88,7 +83,7 @@ def draw_log(log: str | Path, out: str | Path) -> Path:
         Panel("overlap with the truth", ("overlap",)),
         Panel("learning rate", ("rate",), smooth=False),
         Panel("frames a second", ("frames_per_s",)),
-        Panel("validation, averaged weights", validation[: len(_COLOURS)], smooth=False),
+        Panel("validation, averaged weights", validation[: len(COLOURS)], smooth=False),
     ]
     panels = [p for p in panels if any(key in curves for key in p.keys)]
     picture = _draw(panels, curves)
@@ -125,28 +120,9 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from low to high, both ends included where they are round."""
-    span = high - low
-    if span <= 0:
-        return [low]
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [float(f"{i * step:.12g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten from 10**low to 10**high."""
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    every = [float(f"{m}e{p}") for p in powers for m in (1, 2, 5)]
-    return [t for t in every if low <= math.log10(t) <= high]
-
-
 def _draw(panels: Sequence[Panel], curves: dict[str, Curve]) -> oiio.ImageBuf:
     cell_w, cell_h = _LEFT + _WIDE + 14, _TOP + _HIGH + _ROOM
-    sheet = _Sheet(2 * cell_w, len(panels) * cell_h)
+    sheet = Sheet(2 * cell_w, len(panels) * cell_h)
     for row, panel in enumerate(panels):
         for column, against in enumerate(("steps", "minutes")):
             shown = [curves[key] for key in panel.keys if key in curves]
@@ -154,44 +130,10 @@ def _draw(panels: Sequence[Panel], curves: dict[str, Curve]) -> oiio.ImageBuf:
     return sheet.finished()
 
 
-class _Sheet:
-    """Lines on a white ground, drawn large and shrunk, and text that is drawn last."""
-
-    def __init__(self, wide: int, high: int) -> None:
-        self._lines = np.ones((high * _SCALE, wide * _SCALE, 3), np.float32)
-        self._texts: list[tuple[int, int, str, Colour, str]] = []
-
-    def line(self, xs: np.ndarray, ys: np.ndarray, colour: Colour) -> None:
-        """A polyline through pixels (xs, ys), about a pixel wide once shrunk."""
-        points = np.stack([ys, xs], 1) * _SCALE
-        lengths = np.ceil(np.abs(np.diff(points, axis=0)).max(1)).astype(int) + 1
-        segment = np.repeat(np.arange(len(lengths)), lengths)
-        along = np.arange(len(segment)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        share = (along / lengths[segment])[:, None]
-        at = np.concatenate([points[segment] * (1 - share) + points[segment + 1] * share, points[-1:]])
-        y, x = np.rint(at).astype(int).T
-        high, wide = self._lines.shape[:2]
-        for dy, dx in ((0, 0), (1, 0), (0, 1)):
-            self._lines[np.clip(y + dy, 0, high - 1), np.clip(x + dx, 0, wide - 1)] = colour
-
-    def text(self, x: float, y: float, text: str, colour: Colour = _INK, align: str = "left") -> None:
-        """Text whose middle height is at y."""
-        self._texts.append((round(x), round(y), text, colour, align))
-
-    def finished(self) -> oiio.ImageBuf:
-        """Everything, at its size."""
-        high, wide = (n // _SCALE for n in self._lines.shape[:2])
-        shrunk = self._lines.reshape(high, _SCALE, wide, _SCALE, 3).mean((1, 3))
-        picture = oiio.ImageBuf(np.ascontiguousarray(shrunk))
-        for x, y, text, colour, align in self._texts:
-            oiio.ImageBufAlgo.render_text(picture, x, y, text, 14, "", colour, align, "center")
-        return picture
-
-
 class _Axes:
     """One panel on a sheet; x and y are its upper left corner."""
 
-    def __init__(self, sheet: _Sheet, x: int, y: int) -> None:
+    def __init__(self, sheet: Sheet, x: int, y: int) -> None:
         self._sheet, self._x, self._y = sheet, x, y
 
     def draw(self, panel: Panel, curves: Sequence[Curve], against: str) -> None:
@@ -215,16 +157,16 @@ class _Axes:
 
         for tick in log_ticks(low, high) if logarithmic else ticks(low, high):
             y = float(to_y(np.asarray(math.log10(tick) if logarithmic else tick)))
-            self._line((self._x, self._x + _WIDE), (y, y), _FAINT)
+            self._line((self._x, self._x + _WIDE), (y, y), FAINT)
             self._sheet.text(self._x - 8, y, f"{tick:g}", align="right")
         for tick in ticks(0, right, 8):
             x = float(to_x(np.asarray(tick)))
-            self._line((x, x), (self._y, self._y + _HIGH), _FAINT)
+            self._line((x, x), (self._y, self._y + _HIGH), FAINT)
             self._sheet.text(x, self._y + _HIGH + 13, f"{tick:g}", align="center")
         box = ((0, 0), (_WIDE, 0), (_WIDE, _HIGH), (0, _HIGH), (0, 0))
-        self._line([self._x + bx for bx, _ in box], [self._y + by for _, by in box], _INK)
+        self._line([self._x + bx for bx, _ in box], [self._y + by for _, by in box], INK)
         self._sheet.text(self._x, self._y - 14, f"{panel.title}, by {against}")
-        colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(curves))]
+        colours = [COLOURS[i % len(COLOURS)] for i in range(len(curves))]
         few = [slice(None, None, len(v) // _MOST_POINTS + 1) for v in values]
         for value, where, colour, some in zip(values, at, colours, few, strict=True):
             if panel.smooth:
