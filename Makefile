@@ -1,9 +1,10 @@
 # make setup   a fresh .venv with rotomem built into it
 # make demo    render a shot, track it, compare with the truth
 # make test    lint, then every test, with line coverage
-# make bench   timings of the kernels as JSON lines; BENCH="--case 480p" picks
+# make bench   timings of kernels and whole shots; BENCH="read --case 480p" picks
 # make lint    ruff, mypy, layers
 PYTHON ?= python3
+BENCH ?= all --out build/bench
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find ext kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name CMakeLists.txt)
@@ -31,7 +32,7 @@ test: lint
 	$(BIN)/python -m pytest --cov=rotomem --cov-report=term:skip-covered --durations=10
 
 bench: setup
-	for file in tests/bench/bench_*.py; do $(BIN)/python $$file $(BENCH) || exit 1; done
+	$(BIN)/rotomem bench $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check python kernels tests

@@ -1,4 +1,4 @@
-"""One list of shapes and nasty inputs for reading a memory, shared by tests and timings."""
+"""One list of shapes and nasty inputs for reading a memory. Timed ones: rotomem.bench.cases."""
 
 from __future__ import annotations
 
@@ -116,11 +116,4 @@ CASES = (
     Case("copies", 500, 40, twist=_copies),
     Case("hopeless queries", 300, 40, twist=_hopeless),
     Case("sharp", 300, 40, top_k=None, twist=_sharp),
-)
-
-TIMED = (
-    Case("480p", 26_200, 1_620, value_channels=512),
-    Case("480p, 3 objects", 26_200, 1_620, value_channels=512, objects=3),
-    Case("480p, xmem-s", 26_200, 1_620, value_channels=128),
-    Case("1080p", 40_000, 8_160, value_channels=512),
 )
