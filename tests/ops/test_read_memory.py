@@ -409,3 +409,48 @@ def test_similarity_under_autocast_stays_float32():
         scores = ops.similarity(key.bfloat16(), query.bfloat16())
     assert scores.dtype == torch.float32
     assert torch.allclose(scores, ops.similarity(key.bfloat16().float(), query.bfloat16().float()), atol=1e-5)
+
+
+@every_backend
+@pytest.mark.parametrize("top_k", [4, None])
+def test_read_groups_when_they_saw_different_parts_then_each_reads_as_if_alone(name, top_k):
+    inputs = random_case(11, objects=70)
+    key, query, value = (torch.from_numpy(a)[None] for a in (inputs.key, inputs.query_key, inputs.value))
+    tensors = {k: torch.from_numpy(v)[None] for k, v in weights_of(inputs, "anisotropic_l2").items()}
+    values = list(value.split(1, 1))
+    seen = [None if g == 3 else (torch.arange(40) >= g // 2)[None] for g in range(70)]
+    packed = ops.PackedKeys()
+    with backend.use(name):
+        results = ops.read_groups(key, query, values, seen, **tensors, top_k=top_k, need_usage=True, packed=packed)
+        for g, (result, one, valid) in enumerate(zip(results, values, seen, strict=True)):
+            alone = ops.read_memory(key, query, one, **tensors, top_k=top_k, valid=valid, need_usage=True)
+            assert torch.allclose(result.readout, alone.readout, atol=1e-6)
+            assert (result.usage is None) == (g > 0)
+            if result.usage is not None and alone.usage is not None:
+                assert torch.allclose(result.usage, alone.usage, atol=1e-6)
+
+
+@every_backend
+def test_read_memory_when_keys_are_packed_then_additions_and_cuts_are_followed(name):
+    inputs = random_case(12, elements=200)
+    key, query, value = (torch.from_numpy(a.copy())[None] for a in (inputs.key, inputs.query_key, inputs.value))
+    tensors = {k: torch.from_numpy(v.copy())[None] for k, v in weights_of(inputs, "anisotropic_l2").items()}
+    shrinkage, selection = tensors["shrinkage"], tensors["selection"]
+    packed = ops.PackedKeys()
+
+    def same(end: int, form: str = "anisotropic_l2") -> bool:
+        more = {"shrinkage": shrinkage[:, :end], "selection": selection} if form == "anisotropic_l2" else {}
+        arguments = (key[..., :end], query, value[..., :end])
+        with_packed = ops.read_memory(*arguments, **more, top_k=9, similarity=form, packed=packed)
+        return torch.equal(with_packed.readout, ops.read_memory(*arguments, **more, top_k=9, similarity=form).readout)
+
+    with backend.use(name):
+        assert same(70) and same(70) and same(163)
+        assert (packed.nbytes > 0) == (name != "torch")
+        key[..., 50:] += 1
+        packed.cut(50)
+        assert same(120) and same(200)
+        assert same(200, "l2")  # another kind of read: packed anew
+        assert same(200)
+        with pytest.raises(ShapeError, match="batch 2"):
+            ops.read_memory(*(t.expand(2, *t.shape[1:]) for t in (key, query, value)), top_k=9, packed=packed)

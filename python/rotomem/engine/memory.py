@@ -21,7 +21,8 @@ from rotomem.engine.options import MemorySettings
 from rotomem.engine.slots import Choose, Slots
 from rotomem.errors import EmptyMemoryError, MemoryStateError, UsageError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
-from rotomem.ops.readout import read_memory
+from rotomem.ops.packed import PackedKeys
+from rotomem.ops.readout import read_groups, read_memory
 
 # Life of an element that no query has met yet, so that usage / life is 0 and not 0/0 (XMem's own value).
 _NEWBORN = 1e-7
@@ -59,7 +60,8 @@ class Pool:
     """Elements of one layer; the first `size` rows of every tensor are in use.
 
     key, selection [capacity, CK] (CK = 0 where every object has keys of its own), shrinkage, use and life [capacity]
-    float32; store [capacity] int8 and frame [capacity] int64 (the step an element was memorised on; prototypes: -1)
+    float32; store [capacity] int8 and frame [capacity] int64 (the step an element was memorised on; prototypes: -1);
+    packed: what reading makes of key and shrinkage, which nobody writes but append and keep
     """
 
     plan: MemoryPlan
@@ -67,6 +69,7 @@ class Pool:
     size: int = 0
     capacity: int = 0
     buckets: list[Bucket] = field(default_factory=list)
+    packed: PackedKeys = field(default_factory=PackedKeys)
 
     def __post_init__(self) -> None:
         self._rows: dict[str, Tensor] = {}
@@ -152,6 +155,8 @@ class Pool:
         """Let every element go where `mask` [size] is False; the others close up in order."""
         index = mask.nonzero()[:, 0]
         n = index.shape[0]
+        if n < self.size:
+            self.packed.cut(int((~mask).nonzero()[0, 0]))
         for rows in self._rows.values():
             rows[:n] = rows[: self.size][index]
         for bucket in self.buckets:
@@ -230,11 +235,11 @@ class MemoryBank:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all tensors, spare capacity included."""
+        """Bytes held by all tensors and packed keys, spare capacity included."""
         total = 0
         for pool in self.layers:
             tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid, b.key))]
-            total += sum(t.numel() * t.element_size() for t in tensors)
+            total += sum(t.numel() * t.element_size() for t in tensors) + pool.packed.nbytes
         total += sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
         return total + (self._slots.nbytes if self._slots is not None else 0)
 
@@ -331,24 +336,24 @@ class MemoryBank:
         anisotropic = self.plan.similarity == "anisotropic_l2"
         selection = query.selection.flatten(2) if query.selection is not None else None
         count = self.settings.long_term and self.plan.consolidates
-        parts = []
-        for i, bucket in enumerate(pool.buckets):
-            valid = bucket.valid[: pool.size]
-            result = read_memory(
-                key,
-                query.key.flatten(2),
-                bucket.value[:, : pool.size].transpose(1, 2)[None],
-                shrinkage=shrinkage if anisotropic else None,
-                selection=selection,
-                top_k=self.settings.top_k,
-                similarity=self.plan.similarity,
-                valid=None if bool(valid.all()) else valid[None],
-                need_usage=count and i == 0,
-            )
-            if result.usage is not None:
-                pool["use"].add_(result.usage[0])
-                pool["life"].add_(1)
-            parts.append(result.readout)
+        seen = [bucket.valid[: pool.size] for bucket in pool.buckets]
+        results = read_groups(
+            key,
+            query.key.flatten(2),
+            [bucket.value[:, : pool.size].transpose(1, 2)[None] for bucket in pool.buckets],
+            [None if bool(valid.all()) else valid[None] for valid in seen],
+            shrinkage=shrinkage if anisotropic else None,
+            selection=selection,
+            top_k=self.settings.top_k,
+            similarity=self.plan.similarity,
+            need_usage=count,
+            packed=pool.packed,
+        )
+        usage = results[0].usage
+        if usage is not None:
+            pool["use"].add_(usage[0])
+            pool["life"].add_(1)
+        parts = [result.readout for result in results]
         readout = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return readout.view(1, -1, self.plan.value_dim, y, x)
 

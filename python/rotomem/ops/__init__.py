@@ -6,9 +6,11 @@ from rotomem.ops import backend
 from rotomem.ops.affinity import affinity, similarity
 from rotomem.ops.attention import local_attention
 from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
-from rotomem.ops.readout import Readout, read_memory
+from rotomem.ops.packed import PackedKeys
+from rotomem.ops.readout import Readout, read_groups, read_memory
 
 __all__ = [
+    "PackedKeys",
     "Prototypes",
     "Readout",
     "affinity",
@@ -16,6 +18,7 @@ __all__ = [
     "consolidate",
     "keep_most_used",
     "local_attention",
+    "read_groups",
     "read_memory",
     "similarity",
 ]

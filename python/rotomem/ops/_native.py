@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rotomem.ops import backend
 from rotomem.ops._torch import Read
+from rotomem.ops.packed import PackedKeys
 
 
 def read_memory(
@@ -21,6 +24,7 @@ def read_memory(
     need_usage: bool,
     isa: str,
     need_chosen: bool = False,
+    packed: PackedKeys | None = None,
 ) -> Read:
     """A read (see ops.readout.read_memory) with the instructions `isa`; what was chosen needs a top_k below N."""
     batch, elements, positions = key.shape[0], key.shape[2], query_key.shape[2]
@@ -40,12 +44,70 @@ def read_memory(
             usage=None if usage is None else usage[b].numpy(),
             index=None if index is None else index[b].numpy(),
             weight=None if weight is None else weight[b].numpy(),
+            packed=_packed(packed, key[b], shrinkage, selection, top_k, form, isa),
             top_k=0 if top_k is None else min(top_k, elements),
             similarity=form,
             instructions=isa,
             threads=torch.get_num_threads(),
         )
     return Read(readout.to(query_key.dtype), usage, index, weight)
+
+
+def read_groups(
+    key: Tensor,
+    query_key: Tensor,
+    values: Sequence[Tensor],
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    top_k: int | None,
+    form: str,
+    valids: Sequence[Tensor | None],
+    need_usage: bool,
+    isa: str,
+    packed: PackedKeys | None,
+) -> tuple[list[Tensor], Tensor | None]:
+    """Readouts [1, O, CV, P] and usage [1, N] of up to 64 groups (see ops.readout.read_groups); batch 1."""
+    elements, positions = key.shape[2], query_key.shape[2]
+    readouts = [torch.empty(*value.shape[:3], positions) for value in values]
+    usage = torch.empty(1, elements) if need_usage else None
+    groups = [
+        (array(rows(value[0])), None if valid is None else array(valid[0].to(torch.uint8)), readout[0].numpy())
+        for value, valid, readout in zip(values, valids, readouts, strict=True)
+    ]
+    value, valid, readout = groups[0]
+    backend.kernels.topk_readout(
+        key=array(key[0]),
+        query_key=array(query_key[0]),
+        value=value,
+        shrinkage=None if shrinkage is None else array(shrinkage[0]),
+        selection=None if selection is None else array(selection[0]),
+        valid=valid,
+        readout=readout,
+        usage=None if usage is None else usage[0].numpy(),
+        others=groups[1:],
+        packed=_packed(packed, key[0], shrinkage, selection, top_k, form, isa),
+        top_k=0 if top_k is None else min(top_k, elements),
+        similarity=form,
+        instructions=isa,
+        threads=torch.get_num_threads(),
+    )
+    return [readout.to(query_key.dtype) for readout in readouts], usage
+
+
+def _packed(
+    packed: PackedKeys | None,
+    key: Tensor,
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    top_k: int | None,
+    form: str,
+    isa: str,
+) -> object:
+    """What a read of key [CK, N] passes on; None where nothing is chosen: a full softmax packs for itself."""
+    if packed is None or top_k is None or top_k >= key.shape[1]:
+        return None
+    row = None if shrinkage is None else shrinkage[0].detach().float()
+    return packed.brought_up(key.detach().float(), row, form, selection is not None, isa)
 
 
 def array(tensor: Tensor) -> object:

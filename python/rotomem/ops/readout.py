@@ -8,12 +8,17 @@ copied first (O*N*CV numbers on every read), a key never is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from rotomem.errors import ShapeError
 from rotomem.ops import _autograd, _check, _native, _torch, backend
+from rotomem.ops.packed import PackedKeys
+
+# The kernel keeps a bit for every group.
+_MOST_GROUPS = 64
 
 
 class Readout(NamedTuple):
@@ -38,6 +43,7 @@ def read_memory(
     similarity: str = "anisotropic_l2",
     valid: Tensor | None = None,
     need_usage: bool = False,
+    packed: PackedKeys | None = None,
 ) -> Readout:
     """Tell every query position what the memory holds there.
 
@@ -54,6 +60,7 @@ def read_memory(
     top_k        None: a full softmax; more than N means N
     valid        [B, N] bool     elements that may be read (objects that came late see a part of the memory)
     need_usage   also sum up the affinity every element received
+    packed       what is kept of this memory's keys between reads; batch 1
     returns      Readout(readout [B, O, CV, P], usage [B, N] or None)
 
     Raises EmptyMemoryError where N is 0 or `valid` leaves nothing; ShapeError naming the argument and the sizes;
@@ -62,14 +69,7 @@ def read_memory(
     never all of S, with gradients too: these flow in plain torch.
     Defined by kernels/topk_readout/reference.py.
     """
-    _check.keys(key, query_key, shrinkage, selection, similarity)
-    batch, elements = key.shape[0], key.shape[2]
-    _check.shape("value", value, (batch, None, None, elements), "[B, O, CV, N]")
-    _check.floating("value", value)
-    _check.mask(valid, batch, elements)
-    if top_k is not None and top_k < 1:
-        raise ShapeError(f"top_k is {top_k}", remedy="use at least 1, or None for a full softmax")
-
+    _check_read(key, query_key, [value], shrinkage, selection, top_k, similarity, [valid], packed)
     inputs = (key, query_key, value, shrinkage, selection)
     isa = backend.choose(*inputs)
     if isa is None and backend.gradient_needed(*inputs):
@@ -77,5 +77,93 @@ def read_memory(
     if isa is None:
         read = _torch.read_memory(*inputs, top_k, similarity, valid, need_usage)
     else:
-        read = _native.read_memory(*inputs, top_k, similarity, valid, need_usage, isa)
+        read = _native.read_memory(*inputs, top_k, similarity, valid, need_usage, isa, packed=packed)
     return Readout(read.readout, read.usage)
+
+
+def read_groups(
+    key: Tensor,
+    query_key: Tensor,
+    values: Sequence[Tensor],
+    valids: Sequence[Tensor | None],
+    *,
+    shrinkage: Tensor | None = None,
+    selection: Tensor | None = None,
+    top_k: int | None = 30,
+    similarity: str = "anisotropic_l2",
+    need_usage: bool = False,
+    packed: PackedKeys | None = None,
+) -> list[Readout]:
+    """Read groups of objects that have seen different parts of one memory, comparing keys once for all of them.
+
+    Arguments as for `read_memory`, batch 1; of each group
+
+    values       [1, O, CV, N]   O may differ
+    valids       [1, N] bool     elements that the group has seen; None means all
+    returns      a Readout for each, with usage for the first group alone
+
+    Raises as `read_memory` does. Cost: the similarities of one read, a top-k and a sum of values for each group.
+    Plain torch, and a full softmax, read group by group.
+    """
+    _check_read(key, query_key, values, shrinkage, selection, top_k, similarity, valids, packed)
+    if key.shape[0] != 1:
+        raise ShapeError(f"key has batch {key.shape[0]}", remedy="read groups of one memory at a time")
+    isa = backend.choose(key, query_key, *values, shrinkage, selection)
+    if isa is None:
+        return [
+            read_memory(
+                key,
+                query_key,
+                value,
+                shrinkage=shrinkage,
+                selection=selection,
+                top_k=top_k,
+                similarity=similarity,
+                valid=valid,
+                need_usage=need_usage and i == 0,
+            )
+            for i, (value, valid) in enumerate(zip(values, valids, strict=True))
+        ]
+    results: list[Readout] = []
+    for first in range(0, len(values), _MOST_GROUPS):
+        some = slice(first, first + _MOST_GROUPS)
+        readouts, usage = _native.read_groups(
+            key,
+            query_key,
+            values[some],
+            shrinkage,
+            selection,
+            top_k,
+            similarity,
+            valids[some],
+            need_usage and first == 0,
+            isa,
+            packed,
+        )
+        results += [Readout(readout, usage if i == 0 else None) for i, readout in enumerate(readouts)]
+    return results
+
+
+def _check_read(
+    key: Tensor,
+    query_key: Tensor,
+    values: Sequence[Tensor],
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    top_k: int | None,
+    similarity: str,
+    valids: Sequence[Tensor | None],
+    packed: PackedKeys | None,
+) -> None:
+    _check.keys(key, query_key, shrinkage, selection, similarity)
+    batch, elements = key.shape[0], key.shape[2]
+    if len(values) != len(valids):
+        raise ShapeError(f"{len(values)} values, {len(valids)} valids", remedy="pass one of each for every group")
+    for value, valid in zip(values, valids, strict=True):
+        _check.shape("value", value, (batch, None, None, elements), "[B, O, CV, N]")
+        _check.floating("value", value)
+        _check.mask(valid, batch, elements)
+    if top_k is not None and top_k < 1:
+        raise ShapeError(f"top_k is {top_k}", remedy="use at least 1, or None for a full softmax")
+    if packed is not None and batch != 1:
+        raise ShapeError(f"packed keys are of one memory, key has batch {batch}", remedy="read without `packed`")
