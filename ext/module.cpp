@@ -12,6 +12,7 @@ namespace rotomem {
 
 namespace py = pybind11;
 
+void bind_attention(py::module_& module);
 void bind_consolidate(py::module_& module);
 void bind_copy(py::module_& module);
 void bind_forget(py::module_& module);
@@ -35,6 +36,7 @@ PYBIND11_MODULE(_kernels, module) {
       devices.push_back(one.name + " (" + std::to_string(one.major) + "." + std::to_string(one.minor) + ")");
     return std::make_pair(devices, status.trouble);
   }, "CUDA devices, \"name (compute capability)\", and why none of them can be used: \"\" where all can.");
+  rotomem::bind_attention(module);
   rotomem::bind_consolidate(module);
   rotomem::bind_copy(module);
   rotomem::bind_forget(module);

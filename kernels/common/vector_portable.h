@@ -1,6 +1,7 @@
 // Four lanes that the compiler maps on whatever the baseline has (SSE2, NEON). The vector types of all instruction
-// sets have the same members: fma is a*b + c, fnma c - a*b, and not_below is true for NaN. Each has internal linkage,
-// for the reason given in topk_readout/topk_readout_math.h.
+// sets have the same members: fma is a*b + c, fnma c - a*b, not_below is true for NaN, max is b where one is NaN, and
+// add_exponent is a * 2^n for a `power` of 1.5 * 2^23 + n, whose low bits are n. Each has internal linkage, for the reason
+// given in topk_readout/topk_readout_math.h.
 #pragma once
 
 #include <string.h>
@@ -12,6 +13,7 @@ namespace {
 
 struct Portable4 {
   typedef float Reg __attribute__((vector_size(16)));
+  typedef std::uint32_t Bits __attribute__((vector_size(16)));
   static constexpr int lanes = 4;
   static Reg load(const float* from) {
     Reg a;
@@ -26,6 +28,10 @@ struct Portable4 {
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg mul(Reg a, Reg b) { return a * b; }
+  static Reg max(Reg a, Reg b) { return a > b ? a : b; }
+  static Reg add_exponent(Reg a, Reg power) {
+    return reinterpret_cast<Reg>(reinterpret_cast<Bits>(a) + (reinterpret_cast<Bits>(power) << 23));
+  }
   static float sum(Reg a) { return (a[0] + a[1]) + (a[2] + a[3]); }
   static std::uint32_t above(Reg a, Reg b) {
     std::uint32_t bits = 0;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rotomem.ops import backend
 from rotomem.ops.affinity import affinity, similarity
-from rotomem.ops.attention import local_attention
+from rotomem.ops.attention import attend, local_attention
 from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
 from rotomem.ops.packed import PackedKeys
 from rotomem.ops.readout import Readout, read_groups, read_memory
@@ -14,6 +14,7 @@ __all__ = [
     "Prototypes",
     "Readout",
     "affinity",
+    "attend",
     "backend",
     "consolidate",
     "keep_most_used",

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rotomem.ops import backend
+
 # Similarities held at once while reading: 2**21 float32 are 8 MiB, which caches hold; 2**23 took 1.1 times as long.
 _BLOCK = 2**21
 
@@ -250,6 +252,20 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     ranked = order.sort(descending=True, stable=True)
     survivors = (order > ranked.values[keep]).nonzero().squeeze(1)  # [keep] is the (N - keep)-th smallest
     return survivors if survivors.numel() else ranked.indices[:keep].sort().values
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Readout [B, heads, P, CV] (see ops.attention.attend).
+
+    torch's fused attention for the CPU takes keys and values of one width alone; others it computes densely, here a
+    block of queries at a time where no gradient is kept.
+    """
+    rows = query.shape[0] * query.shape[1] * key.shape[2]
+    fused = query.shape[3] == value.shape[3] or query.device.type != "cpu"
+    if fused or backend.gradient_needed(query, key, value):
+        return F.scaled_dot_product_attention(query, key, value)
+    blocks = query.split(max(1, _BLOCK // max(rows, 1)), 2)
+    return torch.cat([F.scaled_dot_product_attention(block, key, value) for block in blocks], 2)
 
 
 def local_attention(

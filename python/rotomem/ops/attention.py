@@ -1,4 +1,4 @@
-"""Attention to the places around one's own, without a matrix of all pairs."""
+"""Softmax attention, to everything or to the places around one's own, without a matrix of all pairs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,58 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from rotomem.errors import ShapeError
+from rotomem.errors import EmptyMemoryError, ShapeError
 from rotomem.ops import _check, _torch, backend
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Tell every query what the values hold, weighed by a softmax over all keys (STM, eq. 1; AOT, section 4).
+
+        readout[p] = sum_n softmax_n(query[p] . key[n] / sqrt(CK)) * value[n]
+
+    query      [B, heads, P, CK]  rows with contiguous channels cost nothing, others are copied first
+    key        [B, heads, N, CK]  N >= 1
+    value      [B, heads, N, CV]
+    returns    [B, heads, P, CV] in the query's dtype; from the native kernels the heads of a query lie side by side
+
+    Raises EmptyMemoryError where N is 0; ShapeError naming the argument and the sizes; BackendError where a forced
+    backend is absent.
+    Cost: B*heads*P*N*(CK + CV) multiply-adds; scratch a thread a block of 144 queries. Half types, other devices and
+    gradients go to torch's own attention, which as a rule holds all P*N scores where CK is not CV.
+    Defined by kernels/attention/reference.py.
+    """
+    _check.shape("query", query, (None, None, None, None), "[B, heads, P, CK]")
+    batch, heads, positions, channels = query.shape
+    _check.shape("key", key, (batch, heads, None, channels), "[B, heads, N, CK]")
+    _check.shape("value", value, (batch, heads, key.shape[2], None), "[B, heads, N, CV]")
+    given = {"query": query, "key": key, "value": value}
+    for name, tensor in given.items():
+        _check.floating(name, tensor)
+    if channels == 0:
+        raise ShapeError("keys have no channels", remedy="CK must be at least 1")
+    if key.shape[2] == 0:
+        raise EmptyMemoryError("there are no elements to attend to", remedy="give a key mask before reading")
+    isa = backend.choose(query, key, value)
+    if isa == "portable" and channels == value.shape[3] and not backend.forced():
+        isa = (
+            None  # torch's fused attention takes a third of the portable kernel's time; AVX-512's, 1.4 times as long
+        )
+    if isa is None:
+        return _torch.attend(**given)
+    readout = torch.empty(batch, positions, heads, value.shape[3]).transpose(1, 2)
+    backend.kernels.attention(
+        **{name: _rows(tensor).numpy() for name, tensor in given.items()},
+        readout=readout.numpy(),
+        instructions=isa,
+        threads=torch.get_num_threads(),
+    )
+    return readout.to(query.dtype)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """float32 with contiguous channels; a copy only where it is neither."""
+    rows = tensor.detach().float()
+    return rows if rows.stride(3) == 1 or rows.shape[3] <= 1 else rows.contiguous()
 
 
 def local_attention(

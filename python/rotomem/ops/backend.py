@@ -89,6 +89,11 @@ def current() -> str:
     return _resolve(_asked()[0])
 
 
+def forced() -> bool:
+    """Whether somebody asked for one backend, so that no other may take its place."""
+    return _asked()[0] != "auto"
+
+
 def available() -> tuple[str, ...]:
     """Every concrete backend of this machine, plain ones first: "torch", then "native-portable", ..."""
     if kernels is None:

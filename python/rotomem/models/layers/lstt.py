@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rotomem import ops
 from rotomem.models.layers.norm import as_map, as_tokens
-from rotomem.ops import local_attention
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _split(tokens: Tensor, heads: int) -> Tensor:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Multi-head attention of [B, N, C] to [B, M, C], scores scaled by 1/sqrt(C/heads); returns [B, N, C]."""
-    read = F.scaled_dot_product_attention(_split(query, heads), _split(key, heads), _split(value, heads))
+    read = ops.attend(_split(query, heads), _split(key, heads), _split(value, heads))
     return read.transpose(1, 2).flatten(2)
 
 
@@ -113,7 +113,7 @@ class ShortTermAttention(nn.Module):
         """query [B or 1, y*x, C] and memory [B, y*x, C]; returns [B, y*x, C]."""
         bias = self.relative_emb_k.bias
         assert bias is not None
-        read = local_attention(
+        read = ops.local_attention(
             as_map(query.expand_as(memory.key), y, x),
             as_map(memory.key, y, x),
             as_map(memory.value, y, x),
