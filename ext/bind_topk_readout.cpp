@@ -1,16 +1,10 @@
 #include <pybind11/pybind11.h>
 
 #include "arrays.h"
+#include "similarity.h"
 #include "topk_readout/topk_readout.h"
 
 namespace rotomem {
-
-static Similarity similarity_named(const std::string& name) {
-  if (name == "dot") return Similarity::dot;
-  if (name == "l2") return Similarity::l2;
-  if (name == "anisotropic_l2") return Similarity::anisotropic_l2;
-  throw std::invalid_argument("no similarity called " + name);
-}
 
 void bind_topk_readout(py::module_& module) {
   py::class_<PackedKeys>(module, "PackedKeys")

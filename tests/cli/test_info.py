@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -52,3 +53,13 @@ def test_info_when_it_cannot_then_one_line_and_exit_code(tmp_path, capsys, argv,
     assert main(["info", *(a.replace("{plate}", pattern) for a in argv)]) == code
     said = capsys.readouterr().err
     assert said.startswith("rotomem: ") and said.count("\n") == 1
+
+
+def test_info_when_no_plate_is_given_then_tells_of_the_machine(capsys, monkeypatch):
+    monkeypatch.delenv("ROTOMEM_BACKEND", raising=False)
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^kernels, CPU +\S+: ", said, re.M)
+    assert re.search(r"^kernels, CUDA +(native-cuda: |torch, where it has such a device: .)", said, re.M)
+    assert main(["info", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) >= {"rotomem", "torch", "torch devices"}

@@ -52,7 +52,7 @@ def test_emulation_when_a_copy_is_not_waited_for_then_it_is_not_there(cuda):
 
 
 def test_emulation_when_a_warp_multiplies_then_it_is_the_product(cuda):
-    a, b = torch.randn(16, 16).bfloat16(), torch.randn(8, 16).bfloat16()
+    a, b = torch.randn(16, 16).half(), torch.randn(8, 16).half()
     start = torch.randn(16, 8)
     words = [t.view(torch.int16).numpy() for t in (a, b)]
     got = run(cuda, "product", start.numpy().copy(), *words)
@@ -65,3 +65,17 @@ def test_emulation_when_halves_are_read_then_their_values_come(cuda):
     for part in bits.reshape(-1, 1024):
         got = run(cuda, "halves", np.zeros(1024, np.float32), part)
         assert np.array_equal(got, part.view(np.float16).astype(np.float32), equal_nan=True)
+
+
+def test_emulation_when_numbers_become_halves_then_the_nearest_come(cuda):
+    every = np.arange(31744, dtype=np.uint16).view(np.float16).astype(np.float64)  # finite, from 0 up
+    between = (every[1:] + every[:-1]) / 2
+    numbers = np.concatenate(
+        [every, between, between * (1 + 1e-6), between * (1 - 1e-6), [65519, 65520, np.inf, np.nan]]
+    )
+    numbers = np.concatenate([numbers, -numbers]).astype(np.float32)
+    numbers = np.append(numbers, np.zeros(-numbers.size % 1024, np.float32))
+    for part in numbers.reshape(-1, 1024):
+        got = run(cuda, "to halves", np.zeros(1024, np.uint16), np.ascontiguousarray(part)).view(np.float16)
+        with np.errstate(over="ignore"):
+            assert np.array_equal(got, part.astype(np.float16), equal_nan=True)

@@ -1,10 +1,11 @@
-"""`rotomem info`: what was understood of a plate."""
+"""`rotomem info`: what was understood of a plate, or what there is on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rotomem.cli.track import add_colour_options, add_plate_options, options_of, set_defaults
@@ -20,10 +21,11 @@ def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "info",
-        help="say what is understood of a plate",
-        description="Say what is understood of PLATE: frames, windows, channels, colour, and what track would do.",
+        help="say what is understood of a plate, or what runs on this machine",
+        description="Say what is understood of PLATE: frames, windows, channels, colour, and what track would do. "
+        "Without PLATE, say what this machine offers: versions, devices, kernels.",
     )
-    parser.add_argument("plate", metavar="PLATE")
+    parser.add_argument("plate", metavar="PLATE", nargs="?")
     add_plate_options(parser, untold="named, and looked past")
     add_colour_options(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -32,6 +34,13 @@ def add_parser(subparsers: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
+    if args.plate is None:
+        machine = describe_machine()
+        if args.json:
+            print(json.dumps(machine, indent=2, ensure_ascii=False))
+        else:
+            _tell(machine)
+        return 0
     # Not told what to do about gaps, info looks at what is there, and says that track would not.
     options = options_of(args, missing=args.missing or "skip")
     with options.open_plate(args.plate) as plate:
@@ -49,12 +58,31 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**_plain(info), "colour_decision": colour}, indent=2, ensure_ascii=False))
         return 0
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {value}")
-    for note in info.notes:
-        print(f"{'note':{width}}  {note}")
+    _tell(facts, info.notes)
     return 0
+
+
+def _tell(facts: dict[str, str], notes: Sequence[str] = ()) -> None:
+    width = max(map(len, facts))
+    for name, value in (*facts.items(), *(("note", note) for note in notes)):
+        print(f"{name:{width}}  {value}")
+
+
+def describe_machine() -> dict[str, str]:
+    """Name of a fact -> the fact: versions, what torch sees, which kernels run on it and why."""
+    import torch
+
+    import rotomem
+    from rotomem.ops import backend
+
+    seen = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "rotomem": rotomem.__version__,
+        "torch": torch.__version__,
+        "torch devices": ", ".join(["cpu", *seen]),
+        "kernels, CPU": backend.explain(),
+        "kernels, CUDA": backend.explain_cuda(),
+    }
 
 
 def describe(info: PlateInfo) -> dict[str, str]:

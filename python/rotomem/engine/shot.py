@@ -207,7 +207,7 @@ class ShotRun:
         parameter = next(self.model.parameters())
         report.model, report.weights = self.model.name, self.model.weights_hash
         report.device, report.dtype = str(parameter.device), str(self.model.compute_dtype).removeprefix("torch.")
-        report.backend = backend.current() if parameter.device.type == "cpu" else "torch"
+        report.backend = backend.current(parameter.device.type)
         if options.size is not None and options.size < self.model.plan.stride:
             raise UsageError(
                 f"size is {options.size}", remedy=f"give {self.model.plan.stride} or more, or the plate's own size"

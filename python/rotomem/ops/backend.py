@@ -2,9 +2,11 @@
 
 `ROTOMEM_BACKEND` or `use(...)` names one of
 
-    auto             native kernels for float32 tensors on the CPU that need no gradient, torch for the rest
-    native           the native kernels with the widest instructions of this machine
+    auto             native kernels for float32 tensors on the CPU and float32 or half ones on an NVIDIA device, where
+                     no gradient is needed; torch for the rest
+    native           the native kernels with the widest instructions of this machine, on an NVIDIA device its own
     native-portable  the native kernels without vector extensions; -avx2, -avx512, -avx512_bf16 and -amx likewise
+    native-cuda      the native kernels for NVIDIA devices (torch sorts there: nothing of ours would do better)
     torch            plain torch: any device and type, differentiable
 
 A forced backend never gives way to another: what it cannot do is a BackendError.
@@ -12,6 +14,7 @@ A forced backend never gives way to another: what it cannot do is a BackendError
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Iterator
@@ -43,6 +46,7 @@ NAMES = (
     "native-avx512",
     "native-avx512_bf16",
     "native-amx",
+    "native-cuda",
     "torch",
 )
 
@@ -59,7 +63,10 @@ def _asked() -> tuple[str, str]:
 
 
 def _resolve(name: str) -> str:
-    """What `name` means on this machine: "torch" or "native-<instructions>"; BackendError where it is absent."""
+    """What `name` means for the CPU of this machine: "torch" or "native-<instructions>", or native-cuda.
+
+    Raises BackendError where it is absent.
+    """
     if name not in NAMES:
         raise BackendError(f"no backend called {name!r}", remedy=f"use one of {', '.join(NAMES)}")
     if name == "torch" or (name == "auto" and kernels is None):
@@ -72,6 +79,13 @@ def _resolve(name: str) -> str:
     present = kernels.instruction_sets()
     if name in ("auto", "native"):
         return f"native-{present[-1]}"
+    if name == "native-cuda":
+        if trouble := cuda_trouble():
+            raise BackendError(
+                f"backend {name} is forced, but {trouble}",
+                remedy="`rotomem info` says what there is; set ROTOMEM_BACKEND=auto or torch",
+            )
+        return name
     wanted = name.removeprefix("native-")
     if wanted not in present:
         raise BackendError(
@@ -81,12 +95,31 @@ def _resolve(name: str) -> str:
     return name
 
 
-def current() -> str:
-    """The backend for float32 tensors on the CPU without gradient: "torch" or "native-<instructions>".
+@functools.cache
+def _cuda_status() -> tuple[list[str], str]:
+    devices, trouble = kernels.cuda_status()
+    return devices, trouble
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """The NVIDIA devices that the native kernels see, "name (compute capability)"; torch may see others."""
+    return () if kernels is None else tuple(_cuda_status()[0])
+
+
+def cuda_trouble() -> str:
+    """Why the native kernels run on no NVIDIA device of this machine; "" where they do."""
+    return f"the native kernels are not built ({_why_absent})" if kernels is None else _cuda_status()[1]
+
+
+def current(device: str = "cpu") -> str:
+    """The backend for float32 tensors without gradient on a "cpu" or "cuda" device: "torch" or "native-<what>".
 
     Raises BackendError where a forced backend is absent or unknown.
     """
-    return _resolve(_asked()[0])
+    name = _asked()[0]
+    if device != "cpu" and name in ("auto", "native"):
+        return "native-cuda" if device == "cuda" and not cuda_trouble() else "torch"
+    return _resolve(name)
 
 
 def forced() -> bool:
@@ -95,7 +128,7 @@ def forced() -> bool:
 
 
 def available() -> tuple[str, ...]:
-    """Every concrete backend of this machine, plain ones first: "torch", then "native-portable", ..."""
+    """Every concrete backend for the CPU of this machine, plain ones first: "torch", then "native-portable", ..."""
     if kernels is None:
         return ("torch",)
     return ("torch", *(f"native-{name}" for name in kernels.instruction_sets()))
@@ -110,6 +143,16 @@ def explain() -> str:
     if chosen == "torch":
         return f"torch: the native kernels are not built ({_why_absent})"
     return f"{chosen}: the widest instructions of this machine; torch for other devices, types and gradients"
+
+
+def explain_cuda() -> str:
+    """One sentence for a log: which backend runs on NVIDIA devices and why."""
+    name, origin = _asked()
+    if name not in ("auto", "native"):
+        return f"{_resolve(name)}: forced by {origin}={name}"
+    if trouble := cuda_trouble():
+        return f"torch, where it has such a device: {trouble}"
+    return f"native-cuda: {', '.join(cuda_devices())}; torch for float64 and gradients"
 
 
 @contextmanager
@@ -131,30 +174,47 @@ def gradient_needed(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def choose(*tensors: Tensor | None) -> str | None:
-    """The instruction set with which the native kernels take these tensors, or None: torch takes them.
+def give_way(trouble: str) -> None:
+    """Let torch do what the native kernels for NVIDIA devices cannot: a BackendError where these are forced."""
+    name = _asked()[0]
+    if name != "auto":
+        raise BackendError(
+            f"backend native-cuda is forced by {name}, but {trouble}", remedy="set ROTOMEM_BACKEND=auto"
+        )
+
+
+def choose(*tensors: Tensor | None, cuda: bool = False) -> str | None:
+    """How the native kernels take these tensors, the name of instructions or "cuda"; None: torch takes them.
+
+    cuda    whether there is a kernel for NVIDIA devices
 
     Raises BackendError where a native backend is forced and cannot take them.
     """
     name = _asked()[0]
-    chosen = _resolve(name)
+    given = [t for t in tensors if t is not None]
+    on_cuda = cuda and name in ("auto", "native", "native-cuda") and any(t.device.type == "cuda" for t in given)
+    chosen = "native-cuda" if on_cuda else _resolve(name)
     if chosen == "torch":
         return None
-    given = [t for t in tensors if t is not None]
     trouble = ""
-    if any(t.device.type != "cpu" for t in given):
+    if len({t.device for t in given}) > 1:
+        trouble = "the tensors are not on one device"
+    elif on_cuda:
+        trouble = cuda_trouble()
+    elif chosen == "native-cuda":
+        trouble = "no tensor is on an NVIDIA device" if cuda else "it has no kernel for this"
+    elif any(t.device.type != "cpu" for t in given):
         trouble = "a tensor is not on the CPU"
-    elif gradient_needed(*given):
+    if not trouble and gradient_needed(*given):
         trouble = "a gradient is needed"
-    elif any(t.dtype == torch.float64 for t in given):
+    elif not trouble and any(t.dtype == torch.float64 for t in given):
         trouble = "a tensor is float64 and would lose precision"
-    elif name == "auto" and any(t.is_floating_point() and t.dtype != torch.float32 for t in given):
-        return None
     if not trouble:
-        return chosen.removeprefix("native-")
+        halves = any(t.is_floating_point() and t.dtype != torch.float32 for t in given)
+        return None if name == "auto" and halves and not on_cuda else chosen.removeprefix("native-")
     if name == "auto":
         return None
     raise BackendError(
         f"backend {chosen} is forced, but {trouble}",
-        remedy="set ROTOMEM_BACKEND=auto or torch, or call under torch.no_grad() with float32 CPU tensors",
+        remedy="set ROTOMEM_BACKEND=auto or torch, or call under torch.no_grad() with float32 tensors of one device",
     )

@@ -117,7 +117,7 @@ def consolidate(
 
 
 def _most_used(usage: Tensor, count: int, valid: Tensor | None) -> Tensor:
-    if backend.choose(usage.detach()) is None:
+    if backend.choose(usage.detach(), cuda=True) in (None, "cuda"):
         return _torch.most_used(usage, count, valid)
     picked = [
         torch.from_numpy(
@@ -147,7 +147,6 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     _check.floating("usage", usage)
     if keep < 0:
         raise ShapeError(f"keep is {keep}", remedy="pass 0 or more")
-    isa = backend.choose(usage.detach())
-    if isa is None:
+    if backend.choose(usage.detach(), cuda=True) in (None, "cuda"):
         return _torch.keep_most_used(usage, keep)
     return torch.from_numpy(backend.kernels.keep_most_used(usage=array(usage), keep=keep))

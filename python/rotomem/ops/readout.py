@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rotomem.errors import ShapeError
-from rotomem.ops import _autograd, _check, _native, _torch, backend
+from rotomem.ops import _autograd, _check, _cuda, _native, _torch, backend
 from rotomem.ops.packed import PackedKeys
 
 # The kernel keeps a bit for every group.
@@ -60,7 +60,7 @@ def read_memory(
     top_k        None: a full softmax; more than N means N
     valid        [B, N] bool     elements that may be read (objects that came late see a part of the memory)
     need_usage   also sum up the affinity every element received
-    packed       what is kept of this memory's keys between reads; batch 1
+    packed       what is kept of this memory's keys between reads, for the CPU; batch 1
     returns      Readout(readout [B, O, CV, P], usage [B, N] or None)
 
     Raises EmptyMemoryError where N is 0 or `valid` leaves nothing; ShapeError naming the argument and the sizes;
@@ -71,7 +71,15 @@ def read_memory(
     """
     _check_read(key, query_key, [value], shrinkage, selection, top_k, similarity, [valid], packed)
     inputs = (key, query_key, value, shrinkage, selection)
-    isa = backend.choose(*inputs)
+    isa = backend.choose(*inputs, cuda=True)
+    if isa == "cuda":
+        trouble = _cuda.read_trouble(key, top_k)
+        if not trouble:
+            assert top_k is not None
+            read = _cuda.read_memory(*inputs, top_k, similarity, valid, need_usage)
+            return Readout(read.readout, read.usage)
+        backend.give_way(trouble)
+        isa = None
     if isa is None and backend.gradient_needed(*inputs):
         return Readout(*_autograd.Read.apply(*inputs, valid, top_k, similarity, need_usage))
     if isa is None:
@@ -103,13 +111,13 @@ def read_groups(
     returns      a Readout for each, with usage for the first group alone
 
     Raises as `read_memory` does. Cost: the similarities of one read, a top-k and a sum of values for each group.
-    Plain torch, and a full softmax, read group by group.
+    Plain torch, NVIDIA devices, and a full softmax, read group by group.
     """
     _check_read(key, query_key, values, shrinkage, selection, top_k, similarity, valids, packed)
     if key.shape[0] != 1:
         raise ShapeError(f"key has batch {key.shape[0]}", remedy="read groups of one memory at a time")
-    isa = backend.choose(key, query_key, *values, shrinkage, selection)
-    if isa is None:
+    isa = backend.choose(key, query_key, *values, shrinkage, selection, cuda=True)
+    if isa in (None, "cuda"):
         return [
             read_memory(
                 key,

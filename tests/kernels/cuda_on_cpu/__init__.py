@@ -2,8 +2,8 @@
 
 g++ compiles the very `*_cuda.cu` files and the extension's bindings for devices; the headers of this folder stand in
 the place of CUDA's, and of kernels/common/ptx.cuh. A CUDA thread is a fibre (fibres.h). What it finds: wrong indices,
-wrong fragments, forgotten barriers and waits, writes behind shared memory, results that depend on the order of threads. What
-it cannot: speed, register use, the memory model of a real device, rounding inside a tensor core.
+wrong fragments, forgotten barriers and waits, writes behind shared memory, results that hang on the threads' order.
+What it cannot: speed, register use, the memory model of a real device, rounding inside a tensor core.
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ def load() -> ModuleType:
 def device_array(array: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...], str]:
     """A NumPy array as the bindings for devices are told of memory: address, shape, strides in numbers, type."""
     return array.ctypes.data, array.shape, tuple(s // array.itemsize for s in array.strides), array.dtype.name
+
+
+def aligned(count: int) -> np.ndarray:
+    """Bytes as a device's allocator gives them, holding anything; aligned to 16, which is what kernels may expect."""
+    room = np.full(count + 32, 0xCD, np.uint8)
+    return room[16 - room.ctypes.data % 16 :][:count]
 
 
 def _build(compiler: str, pybind11: str, kernels: list[Path], bindings: list[Path], scratch: Path) -> None:

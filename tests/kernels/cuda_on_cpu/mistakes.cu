@@ -51,9 +51,11 @@ __global__ void product(const std::uint32_t* a, const std::uint32_t* b, float* d
   const std::uint32_t left[4] = {a[g * 8 + t], a[(g + 8) * 8 + t], a[g * 8 + t + 4], a[(g + 8) * 8 + t + 4]};
   const std::uint32_t right[2] = {b[g * 8 + t], b[g * 8 + t + 4]};
   float sum[4] = {d[g * 8 + 2 * t], d[g * 8 + 2 * t + 1], d[(g + 8) * 8 + 2 * t], d[(g + 8) * 8 + 2 * t + 1]};
-  mma_bf16(sum, left, right);
+  mma_f16(sum, left, right);
   for (unsigned i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
 }
+
+__global__ void to_halves(const float* from, std::uint16_t* to) { to[threadIdx.x] = half_bits(from[threadIdx.x]); }
 
 __global__ void halves(const std::uint16_t* from, float* to) { to[threadIdx.x] = half_value(from[threadIdx.x]); }
 
@@ -73,6 +75,8 @@ void run_mistake(const std::string& name, const void* from, const void* other, v
     launch("it", through_shared, 1, 32, 512, queue, static_cast<const float4*>(from), static_cast<float4*>(to),
            name == "copies");
   if (name == "product") launch("it", product, 1, 32, 0, queue, words, static_cast<const std::uint32_t*>(other), numbers);
+  if (name == "to halves")
+    launch("it", to_halves, 1, 1024, 0, queue, static_cast<const float*>(from), static_cast<std::uint16_t*>(to));
   if (name == "halves") launch("it", halves, 1, 1024, 0, queue, static_cast<const std::uint16_t*>(from), numbers);
 }
 

@@ -1,0 +1,86 @@
+"""The native kernels for NVIDIA devices as torch sees them: addresses, its stream, scratch. Arguments are checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotomem.ops import backend
+from rotomem.ops._torch import Read
+
+
+def read_trouble(key: Tensor, top_k: int | None) -> str:
+    """Why a device's kernel cannot read this memory, "" where it can."""
+    most, most_channels = backend.kernels.topk_readout_cuda_most, backend.kernels.topk_readout_cuda_most_channels
+    if top_k is None:
+        return "it has no full softmax"
+    if min(top_k, key.shape[2]) > most:
+        return f"top_k is {top_k}, more than {most}"
+    if key.shape[1] > most_channels:
+        return f"keys have {key.shape[1]} channels, more than {most_channels}"
+    return ""
+
+
+def read_memory(
+    key: Tensor,
+    query_key: Tensor,
+    value: Tensor,
+    shrinkage: Tensor | None,
+    selection: Tensor | None,
+    top_k: int,
+    form: str,
+    valid: Tensor | None,
+    need_usage: bool,
+    need_chosen: bool = False,
+) -> Read:
+    """A read (see ops.readout.read_memory) on the tensors' device and torch's current stream; never waits for it."""
+    batch, elements, positions = key.shape[0], key.shape[2], query_key.shape[2]
+    top_k = min(top_k, elements)
+    new = {"device": key.device, "dtype": torch.float32}
+    readout = torch.empty(batch, *value.shape[1:3], positions, **new)
+    usage = torch.empty(batch, elements, **new) if need_usage else None
+    index = torch.empty(batch, positions, top_k, device=key.device, dtype=torch.int32) if need_chosen else None
+    weight = torch.empty(batch, positions, top_k, **new) if need_chosen else None
+    for b in range(batch):
+        # What is converted here must live until the kernels are queued; its memory is then given only to what the
+        # same stream runs later.
+        held = [None if t is None else t[b].detach().float() for t in (key, query_key, shrinkage, selection)]
+        rows = _rows(value[b])
+        mask = None if valid is None else valid[b].to(torch.uint8)
+        call: dict[str, Any] = {
+            **{name: array(t) for name, t in zip(("key", "query_key", "shrinkage", "selection"), held, strict=True)},
+            "value": array(rows),
+            "valid": array(mask),
+            "readout": array(readout[b]),
+            "usage": array(None if usage is None else usage[b]),
+            "index": array(None if index is None else index[b]),
+            "weight": array(None if weight is None else weight[b]),
+            "top_k": top_k,
+            "similarity": form,
+            **queue(key.device),
+        }
+        needed = backend.kernels.topk_readout_cuda(**call)
+        scratch = torch.empty(needed, dtype=torch.uint8, device=key.device)
+        backend.kernels.topk_readout_cuda(**call, scratch=array(scratch))
+    return Read(readout.to(query_key.dtype), usage, index, weight)
+
+
+def array(tensor: Tensor | None) -> tuple[int, tuple[int, ...], tuple[int, ...], str] | None:
+    """The tensor's memory as the kernels are told of it: address, shape, strides in numbers, type."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype).removeprefix("torch.")
+
+
+def queue(device: torch.device) -> dict[str, int]:
+    """Where kernels are queued: the device's number, and its stream that torch is on."""
+    stream = torch.cuda.current_stream(device)
+    return {"device": stream.device.index, "stream": stream.cuda_stream}
+
+
+def _rows(value: Tensor) -> Tensor:
+    """value [O, CV, N] as [O, N, CV] with contiguous channels; a copy only where they are not."""
+    rows = value.detach().transpose(1, 2)
+    return rows if rows.stride(2) == 1 or rows.shape[2] <= 1 else rows.contiguous()

@@ -1,0 +1,136 @@
+"""The public functions over kernels for NVIDIA devices: emulated here, and on devices where there are any."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels.cuda_on_cpu import load
+from rotomem import ops
+from rotomem.errors import BackendError
+from rotomem.ops import _cuda, backend
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """CPU tensors go where a device's would."""
+    monkeypatch.setattr(backend, "kernels", load())
+    monkeypatch.setattr(backend, "choose", lambda *tensors, cuda=False: "cuda" if cuda else None)
+    monkeypatch.setattr(_cuda, "queue", lambda device: {"device": 0, "stream": 0})
+
+
+def memory(dtype: torch.dtype = torch.float32, elements: int = 300) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {
+        "key": torch.randn(2, elements, 16).to(dtype).transpose(1, 2),
+        "query_key": torch.randn(2, 16, 5).to(dtype),
+        "value": torch.randn(2, 3, elements, 12).to(dtype).transpose(2, 3),
+        "shrinkage": 1 + torch.rand(2, elements).to(dtype),
+        "selection": torch.rand(2, 16, 5).to(dtype),
+    }
+
+
+def both(monkeypatch, given, **options):
+    """The same read by the kernels and by torch."""
+    ours = ops.read_memory(**given, **options)
+    with monkeypatch.context() as torch_only:
+        torch_only.setattr(backend, "choose", lambda *tensors, cuda=False: None)
+        return ours, ops.read_memory(**given, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_read_memory_when_on_a_device_then_equals_torch(emulated, monkeypatch, dtype):
+    valid = torch.rand(2, 300) < 0.7
+    ours, plain = both(monkeypatch, memory(dtype), top_k=6, valid=valid, need_usage=True)
+    assert ours.readout.dtype == dtype and ours.readout.shape == (2, 3, 12, 5)
+    assert torch.allclose(ours.readout.float(), plain.readout.float(), atol=4 * torch.finfo(dtype).eps)
+    assert torch.allclose(ours.usage, plain.usage, atol=1e-5)
+
+
+def test_read_memory_when_values_are_not_rows_then_they_are_turned(emulated, monkeypatch):
+    given = memory()
+    given["value"] = given["value"].contiguous()
+    ours, plain = both(monkeypatch, given, top_k=400)
+    assert torch.allclose(ours.readout, plain.readout, atol=1e-5)
+    assert ours.usage is None
+
+
+@pytest.mark.parametrize(("top_k", "says"), [(None, "no full softmax"), (513, "top_k is 513, more than 512")])
+def test_read_memory_when_a_device_cannot_then_torch_does_unless_forced(emulated, monkeypatch, top_k, says):
+    given = memory(elements=600)
+    ours, plain = both(monkeypatch, given, top_k=top_k)
+    assert torch.equal(ours.readout, plain.readout)
+    monkeypatch.setenv("ROTOMEM_BACKEND", "native-cuda")
+    with pytest.raises(BackendError, match=says):
+        ops.read_memory(**given, top_k=top_k)
+
+
+class Device:
+    """What `choose` looks at of a tensor on an NVIDIA device."""
+
+    device = torch.device("cuda", 0)
+    dtype = torch.float32
+    requires_grad = False
+
+    def is_floating_point(self) -> bool:
+        return True
+
+
+class Other(Device):
+    device = torch.device("cuda", 1)
+
+
+class Double(Device):
+    dtype = torch.float64
+
+
+class Half(Device):
+    dtype = torch.float16
+
+
+@pytest.fixture
+def status(monkeypatch):
+    """Sets what the kernels say of devices."""
+    monkeypatch.delenv("ROTOMEM_BACKEND", raising=False)
+
+    def say(devices: list[str], trouble: str) -> None:
+        monkeypatch.setattr(backend, "_cuda_status", lambda: (devices, trouble))
+
+    if backend.kernels is None:
+        pytest.skip("the native kernels are not built")
+    return say
+
+
+def test_choose_when_a_device_is_there_then_its_kernels_take_floats_and_halves(status):
+    status(["H (9.0)"], "")
+    assert backend.choose(Device(), Half(), None, cuda=True) == "cuda"
+    assert backend.choose(Device(), cuda=False) is None
+    assert backend.choose(Device(), Double(), cuda=True) is None
+    assert backend.choose(Device(), Other(), cuda=True) is None
+    assert backend.choose(Device(), torch.rand(2), cuda=True) is None
+    assert backend.choose(torch.rand(2), cuda=True) == backend.kernels.instruction_sets()[-1]
+    assert backend.current("cuda") == "native-cuda"
+    assert backend.explain_cuda() == "native-cuda: H (9.0); torch for float64 and gradients"
+    for name in ("native", "native-cuda"):
+        with backend.use(name):
+            assert backend.choose(Device(), cuda=True) == "cuda"
+            with pytest.raises(BackendError, match="not on one device"):
+                backend.choose(Device(), Other(), cuda=True)
+    with backend.use("native-cuda"):
+        with pytest.raises(BackendError, match="no tensor is on an NVIDIA device"):
+            backend.choose(torch.rand(2), cuda=True)
+        with pytest.raises(BackendError, match="no kernel for this"):
+            backend.choose(Device())
+    with backend.use("native-portable"), pytest.raises(BackendError, match="not on the CPU"):
+        backend.choose(Device(), cuda=True)
+
+
+def test_choose_when_no_device_can_be_used_then_torch_runs_and_the_reason_is_told(status):
+    status([], "there is no NVIDIA driver")
+    assert backend.choose(Device(), cuda=True) is None
+    assert backend.current("cuda") == "torch"
+    assert backend.explain_cuda() == "torch, where it has such a device: there is no NVIDIA driver"
+    with pytest.raises(BackendError, match="native-cuda is forced, but there is no NVIDIA driver"):
+        backend.use("native-cuda").__enter__()
+    with backend.use("native"), pytest.raises(BackendError, match="there is no NVIDIA driver"):
+        backend.choose(Device(), cuda=True)
