@@ -18,6 +18,8 @@ from rotomem.models.stm import STM, STMConfig
 from rotomem.models.stremn import STReMN, STReMNConfig
 from rotomem.models.xmem import XMem, XMemConfig
 
+from .sixth import Sixth
+
 TINY = XMemConfig(
     key_block="basic",
     key_stem=8,
@@ -134,4 +136,5 @@ MODELS: dict[str, Callable[[], VOSModel]] = {
     "stm": tiny_stm,
     "aost": tiny_aot,
     "stremn": tiny_stremn,
+    "sixth": Sixth,
 }
