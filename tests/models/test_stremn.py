@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rotomem
-from rotomem.errors import UsageError
+from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.interface import HeldFrame, MemoryElements, Query
 from rotomem.models.layers.aspp import ASPP
 from rotomem.models.layers.norm import group_norms
@@ -276,17 +276,36 @@ def test_decode_when_a_false_positive_is_far_then_its_probability_is_the_backgro
 
 
 @pytest.mark.parametrize("skips", (True, False))
-def test_load_model_when_given_its_weights_then_it_is_recognised_and_widths_come_from_shapes(
+def test_load_model_when_given_its_weights_then_they_tell_its_widths_and_its_memory(
     tmp_path: Path, skips: bool
 ) -> None:
-    model = tiny(skips=skips)
+    model = tiny(skips=skips, slots=9, policy="random_drop", seed=7, reach=0.3 if skips else None)
     path = tmp_path / "show.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
     loaded = rotomem.load_model(path, device="cpu", dtype="float32")
-    assert isinstance(loaded, STReMN) and loaded.config == model.config
+    assert isinstance(loaded, STReMN) and loaded.config == model.config and loaded.plan.slots == 9
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
-    other = rotomem.build_model("stremn", model.state_dict(), slots=4, policy="oldest")
-    assert other.plan.slots == 4
+
+
+def test_build_model_when_told_otherwise_than_its_weights_then_what_it_is_told_holds_and_is_kept() -> None:
+    state = tiny(slots=9, policy="random_drop").state_dict()
+    other = rotomem.build_model("stremn", state, slots=4, policy="oldest")
+    again = rotomem.build_model("stremn", other.state_dict())
+    assert isinstance(again, STReMN) and (again.config.slots, again.config.policy) == (4, "oldest")
+    assert other.plan.slots == again.plan.slots == 4
+
+
+def test_build_model_when_weights_do_not_tell_their_memory_then_they_are_refused() -> None:
+    state = tiny().state_dict()
+    for broken in ({k: v for k, v in state.items() if k != "_extra_state"}, _with_policy(state, 99)):
+        with pytest.raises(CheckpointError, match="_extra_state"):
+            rotomem.build_model("stremn", broken)
+
+
+def _with_policy(state: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    told = state["_extra_state"].clone()
+    told[1] = number
+    return {**state, "_extra_state": told}
 
 
 @pytest.mark.parametrize("setting", ({"slots": 1}, {"policy": "cleverest"}, {"reach": 0.0}))

@@ -42,7 +42,7 @@ def test_recipe_when_run_on_its_folders_then_loss_falls_and_the_weights_load(sta
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:2])
     weights = export_weights(path, tmp_path / "weights.safetensors")
     model = rotomem.load_model(weights, device="cpu", dtype="float32")
-    assert isinstance(model, STReMN) and model.config == replace(TINY, slots=6)
+    assert isinstance(model, STReMN) and model.config == TINY
 
 
 def test_update_keys_when_slots_are_full_then_a_step_moves_them_and_else_not(tmp_path: Path) -> None:

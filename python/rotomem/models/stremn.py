@@ -40,7 +40,14 @@ from rotomem.models.layers.encoders import stage_depth
 from rotomem.models.layers.framing import PadToStride
 from rotomem.models.layers.norm import group_norms
 from rotomem.models.layers.resnet import out_widths
-from rotomem.models.layers.slots import POLICIES, Policy, choose_slot, update_keys
+from rotomem.models.layers.slots import (
+    POLICIES,
+    Policy,
+    SlotSettings,
+    choose_slot,
+    slot_settings,
+    update_keys,
+)
 from rotomem.models.stm import FrameFeatures, KeyValue, MemoryEncoder, QueryEncoder, Refine, STMConfig
 
 
@@ -74,7 +81,10 @@ class STReMNConfig(STMConfig):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> STReMNConfig:
-        """Widths as a checkpoint's shapes tell them. Raises KeyError or ValueError where it is not one of STReMN."""
+        """Widths as a checkpoint's shapes tell them, and its memory as `SlotSettings` wrote it.
+
+        Raises KeyError or ValueError where it is not one of STReMN.
+        """
 
         def rows(key: str) -> int:
             return state_dict[key].shape[0]
@@ -90,6 +100,7 @@ class STReMNConfig(STMConfig):
             decoder_dim=rows("decoder.convFM.weight"),
             update_dim=rows("update_memory.weight"),
             skips="decoder.RF3.convFS.weight" in state_dict,
+            **slot_settings(state_dict),
         )
 
 
@@ -129,7 +140,7 @@ class Decoder(nn.Module):
         return per_object(self.pred2, F.relu(m))
 
 
-class STReMN(VOSModel):
+class STReMN(SlotSettings, VOSModel):
     """The network of STReMN. Its memory holds `config.slots` frames, whatever the length of the shot."""
 
     def __init__(self, config: STReMNConfig | None = None) -> None:

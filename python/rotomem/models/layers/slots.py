@@ -6,12 +6,12 @@ Section and equation numbers are the paper's. A template is what one frame left 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rotomem.models.interface import HeldFrame, MemoryElements
 
@@ -20,7 +20,43 @@ Policy = Literal["learned", "oldest", "newest", "random_drop", "random_select", 
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
+_MILLION = 10**6
 _SCRATCH = 2**22  # similarities held at once: 16 MiB, whatever the size of the picture
+
+
+class SlotSettings(nn.Module):
+    """A network whose weights, wherever they are kept, also tell how its memory behaves.
+
+    The state_dict has them as `_extra_state` [4] int64: slots, the policy's place in POLICIES, the seed of rules that
+    draw lots, and the reach in millionths of the shorter side, 0 where there is none. Loading weights changes nothing
+    of a network that is there: its configuration was read from them, or told otherwise.
+    """
+
+    config: Any
+
+    def get_extra_state(self) -> Tensor:
+        """What the configuration says."""
+        reach = getattr(self.config, "reach", None)
+        return torch.tensor(
+            [
+                self.config.slots,
+                POLICIES.index(self.config.policy),
+                self.config.seed,
+                0 if reach is None else max(1, round(reach * _MILLION)),
+            ]
+        )
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes nothing in."""
+
+
+def slot_settings(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `SlotSettings` wrote: slots, policy, seed, reach. Raises KeyError where nothing did, ValueError where
+    there is no such policy."""
+    slots, policy, seed, reach = state_dict["_extra_state"].tolist()
+    if not 0 <= policy < len(POLICIES):
+        raise ValueError("_extra_state")
+    return {"slots": slots, "policy": POLICIES[policy], "seed": seed, "reach": reach / _MILLION or None}
 
 
 def template_similarity(asking: Tensor, held: Tensor) -> Tensor:
