@@ -63,14 +63,3 @@ def test_include_last_when_on_then_the_previous_frame_is_read_and_gives_way(shar
         session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
         held.append(session.memory.layers[0]["frame"].unique().tolist())
     assert held == [[0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5]]
-
-
-@pytest.mark.parametrize("manifest", ("stcn", "stcn_stage0_single_object"))
-def test_build_model_when_published_keys_are_given_then_it_loads_and_runs(shared: Path, manifest: str) -> None:
-    state_dict = {f"module.{k}": v for k, v in seeded_state_dict(shared, manifest).items()}
-    session = Session(rotomem.build_model("stcn", state_dict), size=None)
-    rec = recording(shared, "stcn")
-    for t in range(2):
-        probabilities = session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
-    assert probabilities.shape == (3, 96, 160)
-    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)

@@ -73,13 +73,3 @@ def test_step_when_the_picture_is_padded_then_masks_are_fed_back_without_the_pad
     assert fed[:, 3:93, 5:154].max() > 0
     fed[:, 3:93, 5:154] = 0
     assert torch.count_nonzero(fed) == 0
-
-
-def test_build_model_when_published_keys_are_given_then_it_loads_and_runs(shared: Path) -> None:
-    state_dict = {f"module.{k}": v for k, v in seeded_state_dict(shared, "stm").items()}
-    session = Session(rotomem.build_model("stm", state_dict), size=None)
-    rec = recording(shared, "stm")
-    for t in range(2):
-        probabilities = session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
-    assert probabilities.shape == (3, 96, 160)
-    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)

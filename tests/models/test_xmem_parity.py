@@ -133,14 +133,3 @@ def test_first_consolidation_when_recorded_then_prototypes_match(shared: Path, m
     close(pool["shrinkage"][members][None, None].numpy(), rec.arrays["rec_cons_prototype_shrinkage"], "shrinkage")
     value = pool.buckets[0].value[:, : pool.size][:, members].transpose(1, 2)
     close(value.numpy(), rec.arrays["rec_cons_prototype_value_g0"], "prototype value")
-
-
-@pytest.mark.parametrize("manifest", ("xmem", "xmem_nohidden", "xmem_stage0_single_object"))
-def test_build_model_when_published_keys_are_given_then_it_loads_and_runs(shared: Path, manifest: str) -> None:
-    state_dict = {f"module.{k}": v for k, v in seeded_state_dict(shared, manifest).items()}
-    session = Session(rotomem.build_model("xmem", state_dict), size=None)
-    rec = recording(shared, "xmem")
-    for t in range(2):
-        probabilities = session.step(rec.frames[t], rec.arrays["masks"][0] if t == 0 else None)
-    assert probabilities.shape == (3, 96, 160)
-    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
