@@ -59,6 +59,32 @@ def test_memory_when_sizes_are_left_to_the_model_then_it_grows_as_published(name
     assert session.memory.layers[0]["frame"].unique().tolist() == list(range(frames))
 
 
+@pytest.mark.parametrize("name", ("stcn", "stm", "aost", "sixth"))
+def test_memory_when_it_would_outgrow_its_limit_then_frames_are_kept_less_often(name: str) -> None:
+    free = Session(MODELS[name](), size=None, mem_every=1, long_term=False, memory_gib=None)
+    run(free, 6)
+    limit = free.memory.filled_bytes / 2**30  # of the two drawn frames and four others
+    session = Session(MODELS[name](), size=None, mem_every=1, long_term=False, memory_gib=limit)
+    run(session, 40)
+    pool = session.memory.layers[0]
+    kept = pool["frame"][pool.of(Store.WORKING)].unique()
+    assert 0 < session.memory.filled_bytes <= limit * 2**30
+    assert set(pool["frame"][pool.of(Store.PERMANENT)].tolist()) == {0, 3}
+    assert len(kept) >= 2 and session.memory.spacing >= 8
+    assert (kept.diff() >= session.memory.spacing).all() and kept[-1] >= 39 - session.memory.spacing
+    again = Session(MODELS[name](), size=None, mem_every=1, long_term=False, memory_gib=limit)
+    run(again, 40)
+    assert np.array_equal(again.step(picture(40)), session.step(picture(40)))
+
+
+def test_memory_when_drawn_frames_alone_are_beyond_the_limit_then_all_of_them_stay() -> None:
+    session = Session(tiny_stm(), size=None, memory_gib=1e-6)
+    for t in range(9):
+        session.step(picture(t), labels((1, 4, 4, 12)) if t % 2 == 0 else None)
+    pool = session.memory.layers[0]
+    assert set(pool["frame"][pool.of(Store.PERMANENT)].tolist()) == {0, 2, 4, 6, 8}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_two_sessions_when_stepped_alike_then_bytes_are_equal(name: str) -> None:
     runs = [run(Session(MODELS[name](), size=None, **BOUNDED), 9) for _ in range(2)]

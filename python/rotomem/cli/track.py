@@ -75,6 +75,12 @@ def add_parser(subparsers: SubParsers) -> None:
         help="bound the memory, or keep every memory frame so that it grows (default: as the model was published)",
     )
     memory.add_argument(
+        "--memory-gib",
+        type=_gib,
+        metavar="N",
+        help="GiB that a memory which grows may fill before frames are kept less often, or none (%(default)s)",
+    )
+    memory.add_argument(
         "--include-last",
         action=argparse.BooleanOptionalAction,
         help="keep the previous frame in memory until the next one is kept (default: as the model was published)",
@@ -161,6 +167,15 @@ def _top_k(text: str) -> int | str | None:
     if text == "model":
         return text
     return None if text == "all" else parse_positive(text, " or all")
+
+
+def _gib(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GiB, nor none") from None
 
 
 def parse_mem_every(text: str) -> int | str | None:

@@ -21,13 +21,14 @@ def consolidate_if_full(bank: MemoryBank) -> bool:
     """Move the older part of working memory into long-term memory where it has reached its limit.
 
     Keys of STM and STCN carry neither shrinkage nor selection, which prototypes are made with: there a bounded
-    memory lets its oldest frames go instead. Pinned frames stay in either case.
+    memory lets its oldest frames go instead. A memory that is not bounded becomes sparser where it fills its limit.
+    Pinned frames stay in any case.
 
     Returns whether anything moved. Call it after a frame was memorised.
     """
     settings = bank.settings
     if not settings.long_term:
-        return False
+        return bank.plan.slots is None and _thin_out(bank)
     if not bank.plan.consolidates:
         return any([_drop_oldest(pool, settings.max_working_frames - 1) for pool in bank.layers])
     moved = False
@@ -43,6 +44,26 @@ def consolidate_if_full(bank: MemoryBank) -> bool:
         _compress(pool, candidate, settings.prototypes)
         moved = True
     return moved
+
+
+def _thin_out(bank: MemoryBank) -> bool:
+    """Let every second frame go, and keep new ones half as often, while memory is beyond its limit; whether any went.
+
+    "For some videos with many objects, we reduced the memory saving frequency" (STM, supplement, section 3).
+    """
+    limit, thinned = bank.settings.memory_gib, False
+    while limit is not None and bank.filled_bytes > limit * 2**30:
+        went = []
+        for pool in bank.layers:
+            working = pool.of(Store.WORKING)
+            frames = pool["frame"][working].unique()
+            gone = frames.flip(0)[1::2]  # the newest stays
+            went.append(gone.numel() > 0)
+            pool.keep(~(working & torch.isin(pool["frame"], gone)))
+        if not any(went):
+            break
+        bank.spacing, thinned = 2 * bank.spacing, True
+    return thinned
 
 
 def _drop_oldest(pool: Pool, frames: int) -> bool:

@@ -98,6 +98,12 @@ class Pool:
         """[size] bool: elements of frames that the artist drew."""
         return self.of(Store.PERMANENT)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, spare capacity included; packed keys count for themselves."""
+        tensors = [*self._rows.values(), *(t for b in self.buckets for t in (b.value, b.valid, b.key))]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
     def usage(self) -> Tensor:
         """[size]: affinity received per frame alive (section 3.3, "prototype selection")."""
         return self["use"] / self["life"]
@@ -153,16 +159,18 @@ class Pool:
 
     def keep(self, mask: Tensor) -> None:
         """Let every element go where `mask` [size] is False; the others close up in order."""
-        index = mask.nonzero()[:, 0]
-        n = index.shape[0]
-        if n < self.size:
-            self.packed.cut(int((~mask).nonzero()[0, 0]))
+        gone = (~mask).nonzero()[:, 0]
+        if not gone.numel():
+            return
+        first, n = int(gone[0]), self.size - gone.numel()  # what lies before the first to go need not move
+        index = first + mask[first:].nonzero()[:, 0]
+        self.packed.cut(first)
         for rows in self._rows.values():
-            rows[:n] = rows[: self.size][index]
+            rows[first:n] = rows[index]
         for bucket in self.buckets:
-            bucket.value[:, :n] = bucket.value[:, : self.size][:, index]
-            bucket.key[:, :n] = bucket.key[:, : self.size][:, index]
-            bucket.valid[:n] = bucket.valid[: self.size][index]
+            bucket.value[:, first:n] = bucket.value[:, index]
+            bucket.key[:, first:n] = bucket.key[:, index]
+            bucket.valid[first:n] = bucket.valid[index]
             bucket.valid[n:] = False
         self.size = n
 
@@ -226,6 +234,8 @@ class MemoryBank:
         self.settings = settings
         self.layers = [Pool(plan, device) for _ in range(plan.layers)]
         self._latest: list[MemoryElements | None] = [None] * plan.layers
+        self.spacing = 1
+        """How many times `mem_every` lies between two memory frames: 1 but in a memory that filled its limit."""
         self._slots = Slots(plan.slots, choose) if plan.slots is not None and choose is not None else None
 
     @property
@@ -236,12 +246,14 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes held by all tensors and packed keys, spare capacity included."""
-        total = 0
-        for pool in self.layers:
-            tensors = [*pool._rows.values(), *(t for b in pool.buckets for t in (b.value, b.valid, b.key))]
-            total += sum(t.numel() * t.element_size() for t in tensors) + pool.packed.nbytes
+        total = sum(pool.nbytes + pool.packed.nbytes for pool in self.layers)
         total += sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
         return total + (self._slots.nbytes if self._slots is not None else 0)
+
+    @property
+    def filled_bytes(self) -> int:
+        """Bytes of the elements in use."""
+        return sum(pool.nbytes * pool.size // max(pool.capacity, 1) for pool in self.layers)
 
     def add_objects(self, count: int) -> None:
         """Rows for `count` objects (of a model with identities: passes) that appear now."""

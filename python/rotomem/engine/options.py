@@ -55,6 +55,9 @@ class MemorySettings:
     max_long_term        elements long-term memory may hold
     long_term            False keeps every memory frame in working memory, which then grows with the shot
     include_last         the previous frame is in memory even where it is no memory frame
+    memory_gib           GiB that a memory which grows with the shot may fill; at that point every second of its
+                         frames goes, and new ones are kept half as often (many objects: STM, supplement, section 3).
+                         None: no limit
     """
 
     mem_every: int | None = 5
@@ -65,6 +68,7 @@ class MemorySettings:
     max_long_term: int = 10000
     long_term: bool = True
     include_last: bool = False
+    memory_gib: float | None = 4.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -83,6 +87,8 @@ class MemorySettings:
         at_least("prototypes", 1)
         if self.top_k is not None:
             at_least("top_k", 1)
+        if self.memory_gib is not None and self.memory_gib <= 0:
+            raise UsageError(f"memory_gib is {self.memory_gib:g}", remedy="give GiB above 0, or None for no limit")
         if self.max_working_frames <= self.min_working_frames:
             raise UsageError(
                 f"max_working_frames is {self.max_working_frames}, min_working_frames {self.min_working_frames}",
@@ -146,6 +152,7 @@ class TrackOptions:
     max_long_term: int = MemorySettings.max_long_term
     long_term: bool | str = MODEL
     include_last: bool | str = MODEL
+    memory_gib: float | None = MemorySettings.memory_gib
     deep_update_every: int = -1
     format: str | None = None
     depth: str | None = None

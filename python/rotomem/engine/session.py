@@ -41,6 +41,8 @@ class Session:
                          beyond max_working_frames go, oldest first. False keeps every memory frame, so memory grows
                          with the shot. "model": as published, True where the model consolidates
     include_last         the previous frame is in memory even where it is no memory frame; "model": as it declares
+    memory_gib           GiB that a memory which grows may fill: then every second frame goes, and new ones are
+                         kept half as often; None: no limit
     deep_update_every    frames between deep updates of the sensory memory; negative: on every memory frame
     depth                layers that run, of a model that has a choice (AOST); None: all
     size                 shorter side of the picture the network sees; None or a size above the picture's own
@@ -61,6 +63,7 @@ class Session:
         max_long_term: int = MemorySettings.max_long_term,
         long_term: bool | str = MODEL,
         include_last: bool | str = MODEL,
+        memory_gib: float | None = MemorySettings.memory_gib,
         deep_update_every: int = TrackOptions.deep_update_every,
         depth: int | None = None,
         size: int | None = DEFAULT_SIZE,
@@ -77,6 +80,7 @@ class Session:
             max_long_term=max_long_term,
             long_term=own_or("long_term", long_term, model.plan.consolidates),
             include_last=own_or("include_last", include_last, model.plan.latest_frame),
+            memory_gib=memory_gib,
         )
         self.size = size
         self.deep_update_every = deep_update_every
@@ -157,7 +161,7 @@ class Session:
         self._rows.add(ids)
 
         every = self.settings.mem_every
-        is_due = every is not None and self._step - self._last_memory >= every
+        is_due = every is not None and self._step - self._last_memory >= every * self.memory.spacing
         is_memory = (given is not None or is_due) and not last
         every_memory = self.deep_update_every < 0
         deep_due = is_memory if every_memory else self._step - self._last_deep >= self.deep_update_every
