@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotomem.cli.progress import size_text
+from rotomem.cli.track import parse_positive
 from rotomem.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ def add_parser(subparsers: SubParsers) -> None:
     info.add_argument("model", metavar="NAME|FILE")
     info.add_argument("--json", action="store_true", help="print it as JSON")
 
+    measured = what.add_parser(
+        "measure",
+        help="parameters, seconds a frame and memory of every model, with random weights",
+        description="Track a few frames with each model and tell what it costs. MEMORY is what its memory fills "
+        "after 50 and 500 frames, counted; PEAK is the most the process held while it tracked these few frames, "
+        "measured, weights and libraries included. A long shot's peak is PEAK and what MEMORY grows by.",
+    )
+    measured.add_argument("models", nargs="*", metavar="MODEL", help="as the table calls them (default: all)")
+    measured.add_argument(
+        "--objects", type=_counts, default=(1, 3, 10), metavar="N,N", help="numbers of objects (default: 1,3,10)"
+    )
+    measured.add_argument("--size", type=parse_positive, default=480, help="shorter side (default: 480)")
+    measured.add_argument("--frames", type=parse_positive, default=5, help="frames to track (default: 5)")
+    measured.add_argument("--json", action="store_true", help="print it as JSON, a line a run")
+
     taken = what.add_parser(
         "import",
         help="a published checkpoint as safetensors, with licence and origin noted",
@@ -57,7 +73,7 @@ def add_parser(subparsers: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
-    return {"list": _list, "info": _info, "import": _import}[args.what](args)
+    return {"list": _list, "info": _info, "measure": _measure, "import": _import}[args.what](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -223,6 +239,41 @@ def _describe(plan: MemoryPlan) -> dict[str, str]:
         "objects per pass": str(plan.objects_per_pass or "any number, a value map each"),
         "stride": f"{plan.stride} pixels",
     }
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(parse_positive(part) for part in text.split(","))
+
+
+def _measure(args: argparse.Namespace) -> int:
+    """Every run in a fresh process, so that its peak is its own; lines appear as they are measured."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from rotomem.evaluation.cost import CASES, STEPS, measure
+
+    known = {case.title: case for case in CASES}
+    if unknown := set(args.models) - known.keys():
+        raise UsageError(f"no model called {', '.join(sorted(unknown))}", remedy="known: " + "; ".join(known))
+    size = (args.size, round(args.size * 16 / 9))
+    if not args.json:
+        memory = [f"memory {step}" for step in STEPS]
+        print(_row("model", "objects", "parameters", "s/frame", *memory, "peak"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for title in args.models or known:
+            for objects in args.objects:
+                cost = pool.submit(measure, known[title], objects, size=size, frames=args.frames).result()
+                if args.json:
+                    print(json.dumps(cost), flush=True)
+                    continue
+                sizes = (*cost["memory_bytes"].values(), cost["peak_bytes"])
+                told = (f"{cost['parameters'] / 1e6:.1f} M", f"{cost['seconds']:.3g}", *map(size_text, sizes))
+                print(_row(title, str(objects), *told), flush=True)
+    return 0
+
+
+def _row(title: str, *cells: str) -> str:
+    return f"{title:14}" + "".join(f"{cell:>13}" for cell in cells)
 
 
 def _import(args: argparse.Namespace) -> int:

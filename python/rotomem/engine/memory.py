@@ -246,14 +246,18 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes held by all tensors and packed keys, spare capacity included."""
-        total = sum(pool.nbytes + pool.packed.nbytes for pool in self.layers)
-        total += sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
-        return total + (self._slots.nbytes if self._slots is not None else 0)
+        return sum(pool.nbytes + pool.packed.nbytes for pool in self.layers) + self._bytes_beside
 
     @property
     def filled_bytes(self) -> int:
-        """Bytes of the elements in use."""
-        return sum(pool.nbytes * pool.size // max(pool.capacity, 1) for pool in self.layers)
+        """Bytes of what is remembered, without spare capacity and packed keys."""
+        return sum(pool.nbytes * pool.size // max(pool.capacity, 1) for pool in self.layers) + self._bytes_beside
+
+    @property
+    def _bytes_beside(self) -> int:
+        """Held beside the pools: the latest frame, and what slots are chosen by."""
+        latest = sum(t.numel() * t.element_size() for e in self._latest if e is not None for t in (e.key, e.value))
+        return latest + (self._slots.nbytes if self._slots is not None else 0)
 
     def add_objects(self, count: int) -> None:
         """Rows for `count` objects (of a model with identities: passes) that appear now."""

@@ -304,6 +304,11 @@ def load_model(
             )
     model = build_model(name, state_dict)
     model.name = name if path == REGISTRY[name].weights else path.stem
+    return place(model, device=device, dtype=dtype)
+
+
+def place(model: VOSModel, *, device: str | torch.device = "auto", dtype: str = "auto") -> VOSModel:
+    """The model where and as it shall run; see `load_model`. Raises UsageError for an unknown device or dtype."""
     target = pick_device(device)
     model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.compute_dtype = _dtype(dtype, target)
