@@ -20,6 +20,7 @@ from rotomem.engine.session import Session
 from rotomem.models.aot import AOT, AOTFeatures
 from rotomem.models.interface import Decoded, MemoryElements
 from rotomem.models.layers.framing import ResizeToGrid
+from rotomem.ops import backend
 
 from .golden import Recording, recording, seeded_state_dict
 
@@ -73,7 +74,7 @@ class Run:
 
 
 @lru_cache
-def run(shared: Path, name: str) -> Run:
+def run(shared: Path, name: str, which: str = "auto") -> Run:
     rec, model = recording(shared, name), published(shared, name)
     session = Session(model, size=None)
     bank = session.memory
@@ -95,7 +96,8 @@ def run(shared: Path, name: str) -> Run:
 
     probabilities = []
     at_record: dict[str, Any] = {}
-    with mock.patch.object(model, "encode_frame", hear_frame), mock.patch.object(model, "decode", hear_decode):
+    hearing = mock.patch.multiple(model, encode_frame=hear_frame, decode=hear_decode)
+    with backend.use(which), hearing:
         for t in range(len(rec.frames)):
             with recorded_labels_fed_back(session, rec, t):
                 probabilities.append(step(session, rec, t))
@@ -105,9 +107,13 @@ def run(shared: Path, name: str) -> Run:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_session_when_recorded_labels_are_fed_back_then_probabilities_match(shared: Path, name: str) -> None:
+@pytest.mark.parametrize("which", ("auto", "torch"))
+def test_session_when_recorded_labels_are_fed_back_then_probabilities_match(
+    shared: Path, name: str, which: str
+) -> None:
+    """What "auto" chooses are the native kernels, where they are built; the other tests here run on them."""
     rec = recording(shared, name)
-    for t, ours in enumerate(run(shared, name).probabilities[1:]):
+    for t, ours in enumerate(run(shared, name, which).probabilities[1:]):
         error = np.abs(ours - rec.arrays["prob"][t]).max()
         assert error < rec.tolerance(t), f"frame {t + 1}: {error:.2e} > {rec.tolerance(t):.2e}"
 
