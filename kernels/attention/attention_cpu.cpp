@@ -24,7 +24,7 @@ constexpr std::int64_t kBlock = 64;
 
 const AttentionLoops& loops_for(Instructions instructions) {
 #ifdef ROTOMEM_X86
-  if (instructions == Instructions::avx512) return kAvx512Attention;
+  if (instructions >= Instructions::avx512) return kAvx512Attention;
   if (instructions == Instructions::avx2) return kAvx2Attention;
 #endif
   (void)instructions;

@@ -131,3 +131,13 @@ def test_attention_definition_when_worked_out_on_paper_then_it_agrees():
     query = np.array([[2 * np.log(3.0), 0, 0, 0], [0, 0, 0, 0]])  # CK = 4, so sqrt(CK) = 2
     key, value = np.array([[1.0, 5, 5, 5], [0, 5, 5, 5]]), np.array([[4.0, 0.0], [8.0, 1.0]])
     assert np.allclose(REFERENCE(query, key, value), [[5.0, 0.25], [6.0, 0.5]])
+
+
+def test_attention_when_instructions_go_beyond_avx512_then_it_runs_on_avx512():
+    beyond = [name for name in kernels.instruction_sets() if name in ("avx512_bf16", "amx")]
+    if not beyond:
+        pytest.skip("this processor has nothing beyond AVX-512")
+    given = inputs(positions=97, elements=300)
+    want = call(given, "avx512").tobytes()
+    assert want != call(given, "portable").tobytes(), "the sets round differently, or this test shows nothing"
+    assert all(call(given, name).tobytes() == want for name in beyond)
