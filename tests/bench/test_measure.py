@@ -10,6 +10,7 @@ import torch
 
 from rotomem.bench.measure import Entrant, Others, PeakMemory, Settings, compare, timed
 from rotomem.bench.peaks import Machine
+from rotomem.errors import BackendError
 
 CPU = torch.device("cpu")
 MACHINE = Machine("a machine", CPU, 1, {"float32": 100.0, "bfloat16": 400.0}, 1e10)
@@ -88,3 +89,12 @@ def test_others_when_only_this_process_works_then_its_time_is_not_counted_to_oth
     disturbed = others.share()
     assert alone is not None and disturbed is not None and 0 <= alone <= 1
     assert disturbed >= 0.15 / (os.cpu_count() or 1)
+
+
+def test_compare_when_a_backend_cannot_then_its_line_says_why() -> None:
+    def refuse() -> None:
+        raise BackendError("backend x is forced, but it has no such kernel", remedy="use another")
+
+    entrants = [Entrant("dense", lambda: None), Entrant("x", refuse)]
+    dense, refused = compare("read", "a case", entrants, 1, MACHINE, QUICK)
+    assert dense.median_s is not None and refused.skipped == "backend x is forced, but it has no such kernel"

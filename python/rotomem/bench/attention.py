@@ -137,7 +137,9 @@ def _ways(case: Attention, device: torch.device) -> Iterator[Entrant]:
         ("dense", lambda asked: peers.attend(asked, key, value), 2 * matrix),
         ("torch fused", lambda asked: peers.fused_attention(asked, key, value), 0),
     ]
-    ways += [(name, partial(_own, name, key, value), 0) for name in own_backends(device) if name != "torch"]
+    for name in own_backends(device):
+        if name != "torch":  # its own is torch's fused one
+            ways.append((name, partial(_own, name, key, value), 0))
     for name, way, held in ways:
         yield Entrant(name, partial(way, query), held + result, error=errors, part=partial(way, part), parts=_PARTS)
 
@@ -173,16 +175,5 @@ def _local_ways(case: Attention, device: torch.device) -> Iterator[Entrant]:
 
 
 def _own(name: str, key: Tensor, value: Tensor, query: Tensor) -> Tensor:
-    """The memory's reading with a full softmax, batch for batch."""
-    read = under(
-        name,
-        lambda: ops.read_memory(
-            key[0].transpose(1, 2),
-            query[0].transpose(1, 2),
-            value[0].transpose(1, 2)[:, None],
-            top_k=None,
-            similarity="dot",
-        ),
-    )()
-    out: Tensor = read.readout[:, 0].transpose(1, 2)[None]
-    return out
+    read: Tensor = under(name, partial(ops.attend, query, key, value))()
+    return read

@@ -16,6 +16,7 @@ import torch
 
 from rotomem.bench.peaks import Machine, synchronise
 from rotomem.engine.report import memory_bytes
+from rotomem.errors import BackendError
 
 _SHORT = 0.005
 """Calls shorter than this are timed several at once: a clock and a launch cost microseconds."""
@@ -46,6 +47,7 @@ class Entrant:
     error         of what the call made: its greatest difference from float64, and that of plain torch in float32;
                   None: not asked
     part          does 1/parts of the work, to tell how long the whole would take; None: not worth asking
+    kept          bytes it keeps between calls
     absent        why it cannot run here
     """
 
@@ -56,6 +58,7 @@ class Entrant:
     error: Callable[[Any], tuple[float, float]] | None = None
     part: Callable[[], object] | None = None
     parts: int = 1
+    kept: Callable[[], int] | None = None
     absent: str = ""
 
 
@@ -68,7 +71,7 @@ class Line:
     median_s, least_s    of one call; spread: distance of the quartiles over the median, large where the machine was
                          busy; others: share of all its processors' time that other processes took meanwhile
     ratio                median of the case's first entrant over this one's
-    peak_bytes           most that a call held beside what was held before it, measured; scratch and results
+    peak_bytes           most that a call held beside its inputs, measured: scratch, results, what it keeps
     gflops               the work's operations (those of its definition, not what a formula does beyond) a second, 1e9
     share, peak          of the machine's measured peak for that type
     error, error_ratio   greatest difference from float64; over that of plain torch in float32
@@ -132,8 +135,11 @@ def compare(
     for entrant in entrants:
         if why := _unfit(entrant, work, device, settings):
             lines[entrant.name] = Line(bench, case, entrant.name, skipped=why, **shared)
-        else:
+            continue
+        try:
             running.append(_Running(entrant, device, settings))
+        except BackendError as error:  # a backend is asked by its name, and says what it cannot do
+            lines[entrant.name] = Line(bench, case, entrant.name, skipped=error.what, **shared)
     others = Others()
     for _ in range(settings.repeats):
         for runner in running:
@@ -175,6 +181,8 @@ class _Running:
         with PeakMemory(device) as peak:
             took = seconds(entrant.call, device)
         self.peak_bytes = peak.nbytes
+        if peak.nbytes is not None and entrant.kept is not None:
+            self.peak_bytes = peak.nbytes + entrant.kept()
         self._count = max(1, round(_SHORT / max(took, 1e-7)))
         if 2 * took > settings.seconds:
             self.times.append(took)  # there is no time for another one
@@ -286,6 +294,16 @@ def free_bytes(device: torch.device) -> int:
     return 2**62
 
 
+def held_bytes(device: torch.device) -> int:
+    """Bytes held now: on CUDA by tensors, on a CPU by the process, without what it has freed."""
+    if device.type == "cuda":
+        synchronise(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would be taken again unseen
+    return memory_bytes()
+
+
 class PeakMemory:
     """Most that was held inside a `with` block beyond what was held before it.
 
@@ -300,16 +318,13 @@ class PeakMemory:
         self._before = 0
 
     def __enter__(self) -> PeakMemory:
+        before = held_bytes(self._device)
         if self._device.type == "cuda":
-            synchronise(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
-            self._before = torch.cuda.memory_allocated(self._device)
-            return self
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would be taken again unseen
+            self._before = before
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-            self._before = memory_bytes()
+            self._before = before
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,9 +13,10 @@ from rotomem.ops import backend
 
 
 def own_backends(device: torch.device) -> tuple[str, ...]:
-    """Every backend of `ops.backend` that runs on that device, plain ones first."""
-    cuda = device.type == "cuda"
-    return tuple(name for name in backend.available() if name == "torch" or ("cuda" in name) == cuda)
+    """Every backend of `ops.backend` for that device, plain ones first."""
+    if device.type == "cuda":
+        return ("torch", "native-cuda")
+    return backend.available()
 
 
 def usual(device: torch.device) -> tuple[str, ...]:

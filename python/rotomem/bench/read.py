@@ -80,14 +80,16 @@ def _entrants(case: Memory, given: Inputs) -> Iterator[Entrant]:
         )
     yield faiss_entrant(case, given, part)
     for name in own_backends(device):
+        packed = ops.PackedKeys()
         yield Entrant(
             name,
-            under(name, partial(_read, given)),
+            under(name, partial(_read, given, packed)),
             result,
             peak_of(name),
             error=truth.errors,
-            part=under(name, partial(_read, part)),
+            part=under(name, partial(_read, part, packed)),
             parts=_PARTS,
+            kept=partial(getattr, packed, "nbytes"),
         )
 
 
@@ -106,6 +108,7 @@ def faiss_entrant(case: Memory, given: Inputs, part: Inputs) -> Entrant:
         2 * stored,
         part=_Lazy(lambda: peers.faiss_search(part, TOP_K)),
         parts=_PARTS,
+        kept=lambda: stored,
     )
 
 
@@ -126,7 +129,8 @@ def _dense(given: Inputs, lean: bool) -> Tensor:
     return peers.read(given, TOP_K, lean=lean)[0]
 
 
-def _read(given: Inputs) -> Tensor:
+def _read(given: Inputs, packed: ops.PackedKeys) -> Tensor:
+    """As a memory bank reads: what it makes of its keys is kept between reads."""
     read = ops.read_memory(
         given.key,
         given.query_key,
@@ -135,6 +139,7 @@ def _read(given: Inputs) -> Tensor:
         selection=given.selection,
         top_k=TOP_K,
         need_usage=True,
+        packed=packed,
     )
     return read.readout
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rotomem.bench import peers, plain
 from rotomem.bench.cases import OBJECTS, PROTOTYPES, STRIDE, picture
 from rotomem.bench.clip import Clip
-from rotomem.bench.measure import Line, Others, PeakMemory, Settings, free_bytes, gib, origin, timed
+from rotomem.bench.measure import Line, Others, PeakMemory, Settings, free_bytes, gib, held_bytes, origin, timed
 from rotomem.bench.peaks import Machine, synchronise
 from rotomem.engine.session import Session
 from rotomem.errors import UsageError
@@ -87,17 +87,29 @@ def run(
 
 @dataclass
 class _Run:
-    """One of the sessions, and what was seen of it."""
+    """One of the sessions, and what was seen of it.
+
+    before, built   bytes held before there was a session; of the network, its first frame seen
+    beyond          most that a frame took beside what was held before it
+    """
 
     name: str
     session: Session
     device: torch.device
+    before: int
     times: list[float] = field(default_factory=list)
     first_s: float = 0.0
     beyond: int | None = 0
+    built: int = 0
     differing: int = 0
     compared: int = 0
     warm: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, shot: Shot, weights: dict[str, Tensor], trained: bool, device: torch.device) -> _Run:
+        """A session that has seen nothing."""
+        before = held_bytes(device)
+        return cls(name, _session(name, shot.model, weights, trained, device), device, before)
 
     def step(self, t: int, image: NDArray[np.float32], mask: NDArray[np.uint8] | None) -> NDArray[np.float32]:
         """Track frame t; its time and memory are noted."""
@@ -114,6 +126,10 @@ class _Run:
         took = time.perf_counter() - start
         if t == 0:
             self.first_s = took
+            pool = self.session.memory.layers[0]
+            # Spare rows of zeros take memory of a GPU, of a CPU not yet.
+            used = 1.0 if self.device.type == "cuda" else pool.size / pool.capacity
+            self.built = held_bytes(self.device) - self.before - round(used * self.session.memory.nbytes)
         else:
             self.times.append(took)
         return mattes
@@ -129,9 +145,8 @@ class _Run:
         return "float32" if self.session.model.compute_dtype == torch.float32 else "bfloat16"
 
     def held(self) -> int:
-        """Bytes of weights and memory."""
-        weights = {t.data_ptr(): t.numel() * t.element_size() for t in self.session.model.state_dict().values()}
-        return sum(weights.values()) + self.session.memory.nbytes
+        """Bytes of the network, as it was after the first frame, and of the memory, its spare capacity included."""
+        return self.built + self.session.memory.nbytes
 
     def stages(self) -> dict[str, float]:
         """Share of the counted frames' time by stage; "rest" is pictures in, mattes out."""
@@ -152,11 +167,7 @@ def _run(shot: Shot, machine: Machine, settings: Settings, backends: Sequence[st
     lines: dict[str, Line] = {}
     if PLAIN in wanted and (why := _too_large(shot, machine)):
         lines[PLAIN] = Line("shot", shot.name, PLAIN, skipped=why, facts=facts, **origin(machine))
-    runs = [
-        _Run(name, _session(name, shot.model, weights, trained, device), device)
-        for name in wanted
-        if name not in lines
-    ]
+    runs = [_Run.of(name, shot, weights, trained, device) for name in wanted if name not in lines]
     others = Others()
     operations = _track(clip, runs, shot.frames, settings)
     first = statistics.mean(runs[0].times) if runs[0].name == PLAIN else None
@@ -251,7 +262,7 @@ def run_long(machine: Machine, shot: Shot = LONG, *, early: tuple[int, int] = EA
     height, width = picture(shot.size)
     clip = Clip(height, width, shot.objects)
     weights, trained = plain.state_dict(shot.model)
-    run = _Run(OURS, _session(OURS, shot.model, weights, trained, machine.device), machine.device)
+    run = _Run.of(OURS, shot, weights, trained, machine.device)
     run.beyond = None
     others = Others()
     for t in range(shot.frames):
