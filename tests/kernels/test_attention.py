@@ -79,6 +79,13 @@ def test_attention_when_many_elements_are_alike_then_weights_sum_to_one(instruct
     assert np.abs(call(given, instructions) - 1).max() < 1e-6
 
 
+@pytest.mark.parametrize("instructions", kernels.instruction_sets()[2:])
+def test_attention_when_instructions_are_wider_than_avx512_then_they_are_not_taken_for_narrower(instructions):
+    given = inputs()
+    assert call(given, instructions).tobytes() == call(given, "avx512").tobytes()
+    assert call(given, instructions).tobytes() != call(given, "portable").tobytes()
+
+
 @every_set
 def test_attention_when_threads_differ_then_bytes_do_not(instructions):
     given = inputs(positions=300, heads=2)
