@@ -13,10 +13,12 @@
 // Empty     no batch, no rows or no columns: nothing is written. Heads, D and places are at least 1.
 // Accuracy  float32; the error against float64 is at most twice that of plain torch.
 // Scratch   owned here, per thread: one head's keys and values of at most 32 + 2*reach rows, and 2*side^2 scores a lane.
-//           Nothing grows with Y*X*side^2.
+//           Nothing grows with Y*X*side^2. On a device: none.
 // Threads   the calling one and threads - 1 more, which end with the call; the same bytes for any number.
+// Devices   windows of a reach of at most 7, heads of at most 32 channels: as all published models have them.
 #pragma once
 
+#include "common/device.h"
 #include "common/instructions.h"
 #include "common/span.h"
 
@@ -33,5 +35,10 @@ struct LocalAttention {
 };
 
 void local_attention(const LocalAttention& read, Instructions instructions, int threads);
+
+constexpr int kLocalAttentionCudaMostReach = 7, kLocalAttentionCudaMostChannels = 32;
+
+// The same with everything in one device's memory.
+void local_attention_cuda(const LocalAttention& read, const Queue& queue);
 
 }  // namespace rotomem

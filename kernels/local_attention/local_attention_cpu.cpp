@@ -5,9 +5,9 @@
 #include <cmath>
 #include <vector>
 
-#include "common/check.h"
 #include "common/parallel.h"
 #include "common/vector_portable.h"
+#include "local_attention/local_attention_check.h"
 #include "local_attention/local_attention_tiles.h"
 
 namespace rotomem {
@@ -40,31 +40,17 @@ class Read {
   Read(const LocalAttention& read, const LocalLoops& loops)
       : read_(read),
         loops_(loops),
-        heads_(read.relative_key.size[0]),
-        places_(read.relative_key.size[1]),
-        depth_(read.relative_key.size[2]),
-        side_(std::lround(std::sqrt(static_cast<double>(places_)))),
+        shape_(check_local_attention(read)),
+        heads_(shape_.heads),
+        depth_(shape_.depth),
+        side_(shape_.side),
+        places_(side_ * side_),
         reach_(side_ / 2),
         rows_(read.query.size[2]),
         columns_(read.query.size[3]),
         blocks_((columns_ + loops.lanes - 1) / loops.lanes),
         // A whole number of lines that is odd: channels of one column lie in different sets of the cache.
-        pitch_(((blocks_ * loops.lanes + 2 * reach_ + 15) / 16 | 1) * 16) {
-    check(heads_ > 0 && depth_ > 0 && places_ > 0, "relative_key is empty");
-    check(side_ * side_ == places_ && side_ % 2 == 1, "relative_key places are not the square of an odd number");
-    check_size("query C", read.query.size[1], heads_ * depth_);
-    const auto same = [&](const char* name, const std::array<std::int64_t, 4>& size) {
-      check(size == read.query.size, name);
-    };
-    same("key has another shape than query", read.key.size);
-    same("value has another shape than query", read.value.size);
-    same("readout has another shape than query", read.readout.size);
-    check_size("relative_bias heads", read.relative_bias.size[0], heads_);
-    check_size("relative_bias places", read.relative_bias.size[1], places_);
-    check_size("relative_value heads", read.relative_value.size[0], heads_);
-    check_size("relative_value D", read.relative_value.size[1], depth_);
-    check_size("relative_value places", read.relative_value.size[2], places_);
-  }
+        pitch_(((blocks_ * loops.lanes + 2 * reach_ + 15) / 16 | 1) * 16) {}
 
   void run(int threads) const {
     const std::int64_t strips = (rows_ + kStrip - 1) / kStrip, batch = read_.query.size[0];
@@ -128,7 +114,8 @@ class Read {
       for (std::int64_t dx = 0; dx < side_; ++dx)
         for (std::int64_t i = 0; i < lanes; ++i) {
           const std::int64_t column = x + i + dx - reach_;
-          worker.outside[static_cast<std::size_t>(dx * lanes + i)] = column < 0 || column >= columns_ ? kNoMatch : 0.0f;
+          const bool is = column < 0 || column >= columns_;
+          worker.outside[static_cast<std::size_t>(dx * lanes + i)] = is ? kNoMatch : 0.0f;
         }
       for (std::int64_t y = first; y < last; y += 2) {
         block.rows = static_cast<int>(std::min<std::int64_t>(2, last - y));
@@ -161,7 +148,8 @@ class Read {
 
   const LocalAttention& read_;
   const LocalLoops& loops_;
-  const std::int64_t heads_, places_, depth_, side_, reach_, rows_, columns_, blocks_, pitch_;
+  const LocalShape shape_;
+  const std::int64_t heads_, depth_, side_, places_, reach_, rows_, columns_, blocks_, pitch_;
 };
 
 }  // namespace

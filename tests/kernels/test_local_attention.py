@@ -62,6 +62,13 @@ def test_local_attention_agrees_with_reference(shape, instructions):
     assert error <= 2e-6 * np.abs(want).max() * max(1.0, shape.get("spread", 1.0) ** 2)
 
 
+@pytest.mark.parametrize("instructions", kernels.instruction_sets()[2:])
+def test_local_attention_when_instructions_are_wider_than_avx512_then_they_are_not_taken_for_narrower(instructions):
+    given = inputs()
+    assert call(given, instructions).tobytes() == call(given, "avx512").tobytes()
+    assert call(given, instructions).tobytes() != call(given, "portable").tobytes()
+
+
 @every_set
 def test_local_attention_when_threads_differ_then_bytes_do_not(instructions):
     given = inputs(rows=70)

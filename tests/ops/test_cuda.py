@@ -8,7 +8,7 @@ import torch
 from kernels.cuda_on_cpu import load
 from rotomem import ops
 from rotomem.errors import BackendError
-from rotomem.ops import _cuda, backend
+from rotomem.ops import _cuda, _torch, backend
 
 
 @pytest.fixture
@@ -134,3 +134,39 @@ def test_choose_when_no_device_can_be_used_then_torch_runs_and_the_reason_is_tol
         backend.use("native-cuda").__enter__()
     with backend.use("native"), pytest.raises(BackendError, match="there is no NVIDIA driver"):
         backend.choose(Device(), cuda=True)
+
+
+def window(reach: int = 3, channels: int = 8, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    places = (2 * reach + 1) ** 2
+    shapes = {
+        **dict.fromkeys(("query", "key", "value"), (2, 2 * channels, 5, 7)),
+        "relative_key": (2, places, channels),
+        "relative_bias": (2, places),
+        "relative_value": (2, channels, places),
+    }
+    return {name: torch.randn(shape).to(dtype) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_local_attention_when_on_a_device_then_equals_torch(emulated, dtype):
+    given = window(dtype=dtype)
+    ours, plain = ops.local_attention(**given), _torch.local_attention(**{n: t.float() for n, t in given.items()})
+    assert ours.dtype == dtype and ours.shape == plain.shape
+    assert torch.allclose(ours.float(), plain, atol=16 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"), [({"reach": 8}, "289 places, more than 225"), ({"channels": 40}, "40 channels, more than 32")]
+)
+def test_local_attention_when_a_device_cannot_then_torch_does_unless_forced(emulated, monkeypatch, shape, says):
+    given = window(**shape)
+    assert torch.allclose(ops.local_attention(**given), _torch.local_attention(**given))
+    monkeypatch.setenv("ROTOMEM_BACKEND", "native-cuda")
+    with pytest.raises(BackendError, match=says):
+        ops.local_attention(**given)
+
+
+def test_attend_when_on_a_device_then_torch_does_it(emulated):
+    query, key, value = torch.randn(3, 1, 2, 6, 4)
+    assert torch.allclose(ops.attend(query, key, value), _torch.attend(query, key, value))

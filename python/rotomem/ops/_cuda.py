@@ -67,6 +67,30 @@ def read_memory(
     return Read(readout.to(query_key.dtype), usage, index, weight)
 
 
+def local_attention_trouble(relative_key: Tensor) -> str:
+    """Why a device's kernel cannot attend to this window, "" where it can."""
+    most, most_channels = (
+        backend.kernels.local_attention_cuda_most_reach,
+        backend.kernels.local_attention_cuda_most_channels,
+    )
+    if relative_key.shape[1] > (2 * most + 1) ** 2:
+        return f"the window has {relative_key.shape[1]} places, more than {(2 * most + 1) ** 2}"
+    if relative_key.shape[2] > most_channels:
+        return f"heads have {relative_key.shape[2]} channels, more than {most_channels}"
+    return ""
+
+
+def local_attention(**given: Tensor) -> Tensor:
+    """Readout [B, C, Y, X] (see ops.attention.local_attention), channels side by side."""
+    b, c, y, x = given["query"].shape
+    device = given["query"].device
+    readout = torch.empty(b, y, x, c, device=device, dtype=torch.float32).permute(0, 3, 1, 2)
+    held = {name: tensor.detach().float() for name, tensor in given.items()}
+    arrays = {name: array(tensor) for name, tensor in held.items()}
+    backend.kernels.local_attention_cuda(**arrays, readout=array(readout), **queue(device))
+    return readout.to(given["query"].dtype)
+
+
 def array(tensor: Tensor | None) -> tuple[int, tuple[int, ...], tuple[int, ...], str] | None:
     """The tensor's memory as the kernels are told of it: address, shape, strides in numbers, type."""
     if tensor is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rotomem.errors import EmptyMemoryError, ShapeError
-from rotomem.ops import _check, _torch, backend
+from rotomem.ops import _check, _cuda, _torch, backend
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -23,8 +23,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     Raises EmptyMemoryError where N is 0; ShapeError naming the argument and the sizes; BackendError where a forced
     backend is absent.
-    Cost: B*heads*P*N*(CK + CV) multiply-adds; scratch a thread a block of 144 queries. Half types, other devices and
-    gradients go to torch's own attention, which as a rule holds all P*N scores where CK is not CV.
+    Cost: B*heads*P*N*(CK + CV) multiply-adds; scratch a thread a block of 144 queries. Half types, gradients and
+    devices go to torch's fused attention, which streams too (with gradients on the CPU only where CK is CV); on NVIDIA
+    devices nothing of ours would do better.
     Defined by kernels/attention/reference.py.
     """
     _check.shape("query", query, (None, None, None, None), "[B, heads, P, CK]")
@@ -38,12 +39,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         raise ShapeError("keys have no channels", remedy="CK must be at least 1")
     if key.shape[2] == 0:
         raise EmptyMemoryError("there are no elements to attend to", remedy="give a key mask before reading")
-    isa = backend.choose(query, key, value)
+    isa = backend.choose(query, key, value, cuda=True)
     if isa == "portable" and channels == value.shape[3] and not backend.forced():
         isa = (
             None  # torch's fused attention takes a third of the portable kernel's time; AVX-512's, 1.4 times as long
         )
-    if isa is None:
+    if isa in (None, "cuda"):
         return _torch.attend(**given)
     readout = torch.empty(batch, positions, heads, value.shape[3]).transpose(1, 2)
     backend.kernels.attention(
@@ -114,7 +115,13 @@ def local_attention(
         "relative_bias": relative_bias,
         "relative_value": relative_value,
     }
-    isa = backend.choose(*given.values())
+    isa = backend.choose(*given.values(), cuda=True)
+    if isa == "cuda":
+        trouble = _cuda.local_attention_trouble(relative_key)
+        if not trouble:
+            return _cuda.local_attention(**given)
+        backend.give_way(trouble)
+        isa = None
     if isa is None:
         return _torch.local_attention(**given)
     b, c, y, x = query.shape

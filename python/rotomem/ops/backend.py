@@ -6,7 +6,8 @@
                      no gradient is needed; torch for the rest
     native           the native kernels with the widest instructions of this machine, on an NVIDIA device its own
     native-portable  the native kernels without vector extensions; -avx2, -avx512, -avx512_bf16 and -amx likewise
-    native-cuda      the native kernels for NVIDIA devices (torch sorts there: nothing of ours would do better)
+    native-cuda      the native kernels for NVIDIA devices (torch sorts there and attends to all:
+                     nothing of ours would do better)
     torch            plain torch: any device and type, differentiable
 
 A forced backend never gives way to another: what it cannot do is a BackendError.
