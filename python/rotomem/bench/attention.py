@@ -168,7 +168,7 @@ def _local_ways(case: Attention, device: torch.device) -> Iterator[Entrant]:
         return float((read[:, :, :rows] - known[0][0]).abs().max()), known[0][1]
 
     windows = 4 * query.numel() * places
-    yield Entrant("dense", lambda: peers.unfolded_attention(query, key, value, **relative), 2 * windows, error=errors)
+    yield Entrant("dense", lambda: peers.unfolded_attention(query, key, value, **relative), 3 * windows, error=errors)
     for name in own_backends(device):
         call = partial(ops.local_attention, query, key, value, **relative)
         yield Entrant(name, under(name, call), error=errors)

@@ -16,6 +16,9 @@ SIZES = {"480p": (480, 864), "1080p": (1088, 1920), "4K": (2160, 4096)}
 """Network pictures, height and width; a multiple of the stride of 16."""
 
 STRIDE = 16
+_DRAWN = 8191
+"""Values that are drawn; more elements have them again. Billions would take longer to draw than to read."""
+
 OBJECTS = (1, 3, 10)
 PROTOTYPES = 10_000
 """Elements of a long-term memory that is full (XMem, section 4)."""
@@ -149,13 +152,14 @@ def inputs(case: Memory, device: torch.device, seed: int = 0) -> Inputs:
         start = case.prototypes + number * rows * columns
         key[start : start + rows * columns] = frame(number)
     query = frame(case.frames).T.contiguous()
-    value = torch.randn(case.objects, case.elements, case.value_channels, generator=generator)
+    some = torch.randn(case.objects, _DRAWN, case.value_channels, generator=generator)
+    value = some.to(device)[:, torch.arange(case.elements, device=device) % _DRAWN]
     shrinkage = 1 + 2 * torch.rand(1, case.elements, generator=generator) ** 2
     selection = torch.rand(1, channels, case.positions, generator=generator) ** 0.5
     return Inputs(
         key.to(device).T[None],
         query.to(device)[None],
-        value.to(device).transpose(1, 2)[None],
+        value.transpose(1, 2)[None],
         shrinkage.to(device),
         selection.to(device),
     )

@@ -21,7 +21,10 @@ from rotomem.errors import BackendError
 _SHORT = 0.005
 """Calls shorter than this are timed several at once: a clock and a launch cost microseconds."""
 
-_PROBED = 1e12
+_LONG = 1.0
+"""Of calls that take longer the first one counts: threads and caches are ready before the first percent of it."""
+
+_PROBED = 1e11
 """Operations from which a part of the work is tried before the whole."""
 
 
@@ -133,11 +136,11 @@ def compare(
     lines: dict[str, Line] = {}
     running = []
     for entrant in entrants:
-        if why := _unfit(entrant, work, device, settings):
-            lines[entrant.name] = Line(bench, case, entrant.name, skipped=why, **shared)
-            continue
         try:
-            running.append(_Running(entrant, device, settings))
+            if why := _unfit(entrant, work, device, settings):
+                lines[entrant.name] = Line(bench, case, entrant.name, skipped=why, **shared)
+            else:
+                running.append(_Running(entrant, device, settings))
         except BackendError as error:  # a backend is asked by its name, and says what it cannot do
             lines[entrant.name] = Line(bench, case, entrant.name, skipped=error.what, **shared)
     others = Others()
@@ -166,37 +169,46 @@ def compare(
 
 
 class _Running:
-    """An entrant that takes part: warmed up, its memory and error known."""
+    """An entrant that takes part: its memory and error known, its caches warm."""
 
     def __init__(self, entrant: Entrant, device: torch.device, settings: Settings) -> None:
         self.entrant, self.times = entrant, list[float]()
+        self.peak_bytes: int | None = None
         self.error: float | None = None
         self.error_ratio: float | None = None
-        self._device, self._left = device, settings.seconds
-        made = entrant.call()  # the first call fills caches and starts threads
+        self._device, self._left, self._count = device, settings.seconds, 1
+        took, made = self._watched()
         if entrant.error is not None:
             self.error, plain = entrant.error(made)
             self.error_ratio = self.error / plain if plain else None
         del made
-        with PeakMemory(device) as peak:
-            took = seconds(entrant.call, device)
-        self.peak_bytes = peak.nbytes
-        if peak.nbytes is not None and entrant.kept is not None:
-            self.peak_bytes = peak.nbytes + entrant.kept()
-        self._count = max(1, round(_SHORT / max(took, 1e-7)))
-        if 2 * took > settings.seconds:
-            self.times.append(took)  # there is no time for another one
+        if took < min(_LONG, settings.seconds):
+            took, _ = self._watched()  # the first call filled caches and started threads
+            self._count = max(1, round(_SHORT / max(took, 1e-7)))
+        else:
+            self._note(took)
 
     def time_once(self) -> None:
         """Time it once more, unless it has had its time."""
-        if self.times and self.median * self._count > self._left:
-            return
-        self.times.append(seconds(self.entrant.call, self._device, self._count))
-        self._left -= self.times[-1] * self._count
+        if not self.times or self.median * self._count <= self._left:
+            self._note(seconds(self.entrant.call, self._device, self._count))
 
     @property
     def median(self) -> float:
         return statistics.median(self.times)
+
+    def _note(self, took: float) -> None:
+        self.times.append(took)
+        self._left -= took * self._count
+
+    def _watched(self) -> tuple[float, Any]:
+        """Seconds of a call, and what it made; the memory it took is noted."""
+        made = []
+        with PeakMemory(self._device) as peak:
+            took = seconds(lambda: made.append(self.entrant.call()), self._device)
+        kept = 0 if self.entrant.kept is None else self.entrant.kept()
+        self.peak_bytes = None if peak.nbytes is None else peak.nbytes + kept
+        return took, made[0]
 
 
 class Others:
