@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         "model": model.name,
         "weights": model.weights_hash,
         "device": str(next(model.parameters()).device),
-        "dtype": str(model.compute_dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "threads": torch.get_num_threads(),
         "size": args.size,
         "multi_scale": args.multi_scale,

@@ -48,7 +48,11 @@ def add_parser(subparsers: SubParsers) -> None:
     network = parser.add_argument_group("model")
     network.add_argument("--model", help="bundled model or checkpoint file (%(default)s)")
     network.add_argument("--device", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    network.add_argument("--dtype", help="auto, float32, bfloat16, float16 (%(default)s)")
+    network.add_argument(
+        "--dtype",
+        help="float32, bfloat16, float16 for all of the network, or auto: the fastest type this machine multiplies, "
+        "float32 where a matte would show the difference (%(default)s)",
+    )
     network.add_argument(
         "--size", type=parse_size, metavar="N", help="shorter side the network sees, or full (%(default)s)"
     )

@@ -206,7 +206,7 @@ class ShotRun:
             self.model = load_model(options.model, device=options.device, dtype=options.dtype)
         parameter = next(self.model.parameters())
         report.model, report.weights = self.model.name, self.model.weights_hash
-        report.device, report.dtype = str(parameter.device), str(self.model.compute_dtype).removeprefix("torch.")
+        report.device, report.dtype = str(parameter.device), self.model.precision
         report.backend = backend.current(parameter.device.type)
         if options.size is not None and options.size < self.model.plan.stride:
             raise UsageError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Literal, cast
 
 import torch
@@ -103,6 +104,7 @@ class ResNet(nn.Module):
     """ResNet-50 or -101 to stride 16; the last features stand once more at the end."""
 
     widths = (256, 512, 1024, 1024)
+    norm_of = MappingProxyType({"conv1": "bn1"})
 
     def __init__(self, depths: Sequence[int]) -> None:
         super().__init__()

@@ -204,6 +204,8 @@ class VOSModel(nn.Module, ABC):
     depths    numbers of layers it can run; empty where there are no layers to choose from
     depth     layers that it runs; may change between any two frames
     compute_dtype   type of the convolutions at inference; memory, masks and probabilities stay float32
+    precise         submodules, by the beginning of their names, whose convolutions are float32 whatever
+                    `compute_dtype` says
     name, weights_hash   what a matte's metadata says of its origin
     """
 
@@ -212,8 +214,15 @@ class VOSModel(nn.Module, ABC):
     depths: tuple[int, ...] = ()
     depth: int = 0
     compute_dtype: torch.dtype = torch.float32
+    precise: tuple[str, ...] = ()
     name: str = "unnamed"
     weights_hash: str = ""
+
+    @property
+    def precision(self) -> str:
+        """Types of the convolutions at inference, for reports: "float32", "bfloat16+float32", ..."""
+        mixed = self.precise and self.compute_dtype != torch.float32
+        return str(self.compute_dtype).removeprefix("torch.") + ("+float32" if mixed else "")
 
     @abstractmethod
     def encode_frame(self, image: Tensor) -> Any:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.aot import AOT, AOTConfig
+from rotomem.models.inference import prepare
 from rotomem.models.interface import VOSModel
 from rotomem.models.stcn import STCN, STCNConfig
 from rotomem.models.stm import STM, STMConfig
@@ -273,7 +274,7 @@ def load_model(
     name_or_path   a bundled model's name, or a checkpoint: .safetensors, or .pth/.pt read without running its code
     device         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     dtype          of the convolutions: "float32", "bfloat16", "float16"; "auto" is float16 on a GPU, bfloat16 on a
-                   CPU that multiplies it natively, else float32
+                   CPU that multiplies it natively, else float32, with float32 for the model's `precise` parts
 
     Raises UsageError for an unknown name, device or dtype; CheckpointError for a file that is absent, damaged or of
     no known architecture.
@@ -312,7 +313,9 @@ def place(model: VOSModel, *, device: str | torch.device = "auto", dtype: str = 
     target = pick_device(device)
     model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.compute_dtype = _dtype(dtype, target)
-    return model
+    if dtype != "auto":
+        model.precise = ()
+    return prepare(model)
 
 
 def _bundled() -> list[str]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rotomem.models.interface import Decoded, Memorised, MemoryElements, MemoryPlan, MemoryReader, Query, VOSModel
 from rotomem.models.layers.aggregate import aggregate_logits
-from rotomem.models.layers.blocks import ResBlock, per_object, split_conv
+from rotomem.models.layers.blocks import ResBlock, per_object
+from rotomem.models.layers.convolution import add_frame, apart, convolve_both, merged
 from rotomem.models.layers.encoders import stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
 from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
@@ -115,9 +116,8 @@ class MemoryEncoder(QueryEncoder):
     def forward(self, image: Tensor, masks: Tensor) -> Tensor:  # type: ignore[override]
         """image [B, 3, h, w] 0..1, masks [B, O, h, w]; returns [B, O, C, y, x]."""
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
-        x = per_object(self.conv1_m, masks[:, :, None]) + per_object(self.conv1_o, others[:, :, None])
-        f16 = self.stages((x + self.stem(image)[:, None]).flatten(0, 1))[0]
-        return f16.view(*masks.shape[:2], *f16.shape[1:])
+        x = self.conv1_m(merged(masks[:, :, None])) + self.conv1_o(merged(others[:, :, None]))
+        return apart(self.stages(add_frame(x, self.stem(image)))[0], masks.shape[1])
 
 
 class KeyValue(nn.Module):
@@ -140,9 +140,8 @@ class Refine(nn.Module):
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
         """skip [B, CS, 2y, 2x], g [B, O, C, y, x]; returns [B, O, C, 2y, 2x]."""
-        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-        up = up.view(*g.shape[:2], *up.shape[1:]) + self.ResFS(self.convFS(skip))[:, None]
-        return per_object(self.ResMM, up)
+        up = F.interpolate(merged(g), scale_factor=2, mode="bilinear", align_corners=False)
+        return apart(self.ResMM(add_frame(up, self.ResFS(self.convFS(skip)))), g.shape[1])
 
 
 class Decoder(nn.Module):
@@ -160,9 +159,9 @@ class Decoder(nn.Module):
 
     def forward(self, features: FrameFeatures, readout: Tensor) -> Tensor:
         """Logits [B, O, 2, h/4, w/4]: not the object, the object."""
-        b, o = readout.shape[:2]
-        m = self.ResMM(split_conv(self.convFM, features.value, readout.flatten(0, 1), o, objects_first=True))
-        m = self.RF2(features.f4, self.RF3(features.f8, m.view(b, o, *m.shape[1:])))
+        o = readout.shape[1]
+        m = self.ResMM(convolve_both(self.convFM, features.value, merged(readout), o, objects_first=True))
+        m = self.RF2(features.f4, self.RF3(features.f8, apart(m, o)))
         return per_object(self.pred2, F.relu(m))
 
 

@@ -35,7 +35,8 @@ from rotomem.models.interface import (
 )
 from rotomem.models.layers.aggregate import aggregate_logits
 from rotomem.models.layers.aspp import ASPP
-from rotomem.models.layers.blocks import ResBlock, per_object, split_conv
+from rotomem.models.layers.blocks import ResBlock, per_object
+from rotomem.models.layers.convolution import apart, convolve_both, merged
 from rotomem.models.layers.encoders import stage_depth
 from rotomem.models.layers.framing import PadToStride
 from rotomem.models.layers.norm import group_norms
@@ -113,8 +114,8 @@ class Grow(nn.Module):
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
         """g [B, O, C, y, x]; returns [B, O, C, 2y, 2x]; `skip` stands where `Refine` has its own."""
-        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-        return self.ResMM(up).unflatten(0, g.shape[:2])
+        up = F.interpolate(merged(g), scale_factor=2, mode="bilinear", align_corners=False)
+        return apart(self.ResMM(up), g.shape[1])
 
 
 class Decoder(nn.Module):
@@ -133,9 +134,9 @@ class Decoder(nn.Module):
 
     def forward(self, features: FrameFeatures, readout: Tensor) -> Tensor:
         """Logits [B, O, 2, h/4, w/4]: not the object, the object."""
-        b, o = readout.shape[:2]
-        m = split_conv(self.convFM, features.value, readout.flatten(0, 1), o, objects_first=True)
-        m = self.aspp(self.ResMM(m)).unflatten(0, (b, o))
+        o = readout.shape[1]
+        m = convolve_both(self.convFM, features.value, merged(readout), o, objects_first=True)
+        m = apart(self.aspp(self.ResMM(m)), o)
         m = self.RF2(features.f4, self.RF3(features.f8, m))
         return per_object(self.pred2, F.relu(m))
 

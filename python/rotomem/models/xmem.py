@@ -25,6 +25,7 @@ from rotomem.models.interface import (
 )
 from rotomem.models.layers.aggregate import aggregate_logits
 from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, per_object
+from rotomem.models.layers.convolution import apart, merged
 from rotomem.models.layers.encoders import KeyEncoder, ValueEncoder, stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
 from rotomem.models.layers.refine import RefinementHead
@@ -103,6 +104,10 @@ XMEM_S = XMemConfig(
     refine=32,
 )
 """The narrow network that comes with rotomem: `recipes/xmem_s.py` trains all but its head, `refine.py` that."""
+
+
+_NARROW = 64
+"""Channels at stride 4 up to which the decoder's last stage is cheap enough for float32."""
 
 
 @dataclass(frozen=True)
@@ -188,20 +193,15 @@ class HiddenUpdate(nn.Module):
         self.g4_conv = nn.Conv2d(g4 + 1, config.update_dim, 1)
         self.transform = _sensory_transform(config.update_dim, config.sensory_dim)
 
-    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, h: Tensor) -> Tensor:
-        g = (
-            per_object(self.g16_conv, g16)
-            + per_object(self.g8_conv, _area(g8, 2))
-            + per_object(self.g4_conv, _area(g4, 4))
-        )
+    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, h: Tensor) -> Tensor:
+        finest = torch.cat([_area(g4, 4), _area(logits, 4)], 2)
+        g = per_object(self.g16_conv, g16) + per_object(self.g8_conv, _area(g8, 2)) + per_object(self.g4_conv, finest)
         return _sensory_step(self.transform, g, h)
 
 
 def _area(x: Tensor, ratio: int) -> Tensor:
     """Mean over `ratio` x `ratio` pixels of [B, O, C, y, x]."""
-    b, o = x.shape[:2]
-    y = F.avg_pool2d(x.flatten(0, 1), ratio)
-    return y.view(b, o, *y.shape[1:])
+    return apart(F.avg_pool2d(merged(x), ratio), x.shape[1])
 
 
 class Decoder(nn.Module):
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
         finest = F.relu(g4)
         logits = per_object(self.pred, finest)
         if update and self.hidden_update is not None and sensory is not None:
-            sensory = self.hidden_update(g16, g8, torch.cat([g4, logits], 2), sensory)
+            sensory = self.hidden_update(g16, g8, g4, logits, sensory)
         else:
             sensory = None
         return logits[:, :, 0], finest, sensory
@@ -251,6 +251,10 @@ class XMem(VOSModel):
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.framing = PadToStride(16, IMAGENET_MEAN)
+        # Little work and much of the error: see the table in `inference.py`.
+        self.precise = ("key_proj", "decoder.hidden_update", "decoder.pred", "refine")
+        if config.decoder[2] <= _NARROW:
+            self.precise += ("decoder.up_8_4.out_conv",)
         self.plan = MemoryPlan(
             key_dim=config.key_dim,
             value_dim=config.value_dim,

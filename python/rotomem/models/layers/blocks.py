@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rotomem.models.layers.convolution import add_frame, apart, convolve, convolve_both, merged
+
 
 def per_object(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a 2-D layer on [B, O, C, y, x], objects counted as batch."""
-    b, o = x.shape[:2]
-    y = layer(x.flatten(0, 1))
-    return y.view(b, o, *y.shape[1:])
+    return apart(layer(merged(x)), x.shape[1])
 
 
 class ResBlock(nn.Module):
@@ -27,34 +27,21 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return out + (x if self.downsample is None else self.downsample(x))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return convolve(self.conv2, convolve(self.conv1, F.relu(x), relu=True), add=shortcut)
 
     def fused(self, frame: Tensor, objects: Tensor, *, objects_first: bool = False) -> Tensor:
         """The block on cat[frame, objects], or the reverse, the frame's share computed once for all objects.
 
-        A convolution of a concatenation is the sum of two convolutions, so only the order of rounding differs.
         frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]
         """
         assert self.downsample is not None
-        b, o = objects.shape[:2]
-        flat = objects.flatten(0, 1)
-        out = split_conv(self.conv1, F.relu(frame), F.relu(flat), o, objects_first)
-        out = self.conv2(F.relu(out)) + split_conv(self.downsample, frame, flat, o, objects_first)
-        return out.view(b, o, *out.shape[1:])
-
-
-def split_conv(conv: nn.Conv2d, frame: Tensor, objects: Tensor, o: int, objects_first: bool = False) -> Tensor:
-    """conv(cat[frame repeated, objects]), or the reverse, for frame [B, CF, ...] and objects [B*O, CO, ...]."""
-    if o == 1:
-        return conv(torch.cat([objects, frame] if objects_first else [frame, objects], 1))
-    first = objects.shape[1] if objects_first else frame.shape[1]
-    weights = conv.weight[:, :first], conv.weight[:, first:]
-    of_objects, of_frame = weights if objects_first else weights[::-1]
-    shared = F.conv2d(frame, of_frame, conv.bias, padding=conv.padding)  # type: ignore[arg-type]
-    own = F.conv2d(objects, of_objects, None, padding=conv.padding)  # type: ignore[arg-type]
-    b = frame.shape[0]
-    return (own.view(b, o, *own.shape[1:]) + shared[:, None]).flatten(0, 1)
+        flat, o = merged(objects), objects.shape[1]
+        if frame.is_contiguous(memory_format=torch.channels_last):  # to join two layouts takes ten times as long
+            flat = flat.contiguous(memory_format=torch.channels_last)
+        shortcut = convolve_both(self.downsample, frame, flat, o, objects_first=objects_first)
+        out = convolve_both(self.conv1, F.relu(frame), F.relu(flat), o, objects_first=objects_first, relu=True)
+        return apart(convolve(self.conv2, out, add=shortcut), o)
 
 
 class ChannelGate(nn.Module):
@@ -112,11 +99,8 @@ class FeatureFusion(nn.Module):
 
     def forward(self, frame: Tensor, objects: Tensor) -> Tensor:
         """frame [B, CF, y, x], objects [B, O, CO, y, x]; returns [B, O, C, y, x]."""
-        g = self.block1.fused(frame, objects, objects_first=self.objects_first)
-        b, o = g.shape[:2]
-        g = g.flatten(0, 1)
-        g = self.block2(g + self.attention(g))
-        return g.view(b, o, *g.shape[1:])
+        g = merged(self.block1.fused(frame, objects, objects_first=self.objects_first))
+        return apart(self.block2(g + self.attention(g)), objects.shape[1])
 
 
 class UpsampleBlock(nn.Module):
@@ -129,7 +113,5 @@ class UpsampleBlock(nn.Module):
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
         """skip [B, CS, 2y, 2x], g [B, O, CI, y, x]; returns [B, O, CO, 2y, 2x]."""
-        b, o = g.shape[:2]
-        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-        up = up.view(b, o, *up.shape[1:]) + self.skip_conv(skip)[:, None]
-        return per_object(self.out_conv, up)
+        up = F.interpolate(merged(g), scale_factor=2, mode="bilinear", align_corners=False)
+        return apart(self.out_conv(add_frame(up, self.skip_conv(skip))), g.shape[1])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rotomem.models.layers.blocks import FeatureFusion
+from rotomem.models.layers.convolution import apart, convolve, convolve_both, merged
 from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
 
 
 class KeyEncoder(nn.Module):
     """Frame to features at strides 16, 8, 4. The published names are mixed: res2, layer2, layer3."""
+
+    norm_of = MappingProxyType({"conv1": "bn1"})
 
     def __init__(self, block: str, stem: int, planes: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -29,7 +33,7 @@ class KeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image [B, 3, h, w] normalised; returns f16, f8, f4."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        x = F.max_pool2d(convolve(self.conv1, image, norm=self.bn1, relu=True), 3, 2, 1)
         f4 = self.res2(x)
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
@@ -41,6 +45,8 @@ class ValueEncoder(nn.Module):
     conv_bias       STCN has biases before its norms, XMem has none
     objects_first   the order in which object and frame features meet in the fuser: STCN's, not XMem's
     """
+
+    norm_of = MappingProxyType({"conv1": "bn1"})
 
     def __init__(
         self,
@@ -66,15 +72,15 @@ class ValueEncoder(nn.Module):
 
     def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         """image [B, 3, h, w] normalised, f16 [B, C, y, x], masks [B, O, h, w]; returns [B, O, CV, y, x]."""
-        b, o = masks.shape[:2]
+        o = masks.shape[1]
         others = masks.sum(1, keepdim=True) - masks
         if o == 1:
             others = torch.zeros_like(masks)
-        picture = image[:, None].expand(b, o, *image.shape[1:])
-        g = torch.cat([picture, masks[:, :, None], others[:, :, None]], 2).flatten(0, 1)
-        g = F.relu(F.max_pool2d(self.bn1(self.conv1(g)), 3, 2, 1))
+        pairs = merged(torch.stack([masks, others], 2))
+        g = convolve_both(self.conv1, image, pairs, o, norm=self.bn1, relu=True)
+        g = F.max_pool2d(g, 3, 2, 1)
         g = self.layer3(self.layer2(self.layer1(g)))
-        return self.fuser(f16, g.view(b, o, *g.shape[1:]))
+        return self.fuser(f16, apart(g, o))
 
 
 def stage_depth(keys: Iterable[str], stage: str) -> int:

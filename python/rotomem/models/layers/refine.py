@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rotomem.models.layers.blocks import per_object
+from rotomem.models.layers.convolution import add_frame, apart, convolve, merged
 
 _BLOCK = 4
 
@@ -34,8 +34,7 @@ class RefinementHead(nn.Module):
         self.picture = nn.Conv2d(3, width, 3 * _BLOCK, stride=_BLOCK, padding=_BLOCK)
         self.objects = nn.Conv2d(decoder_dim, width, 3, padding=1)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.out = nn.Conv2d(width, _BLOCK**2, 3, padding=1)
-        self.register_buffer("_blend", _bilinear(), persistent=False)
+        self.out = _BlendedConv(width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(cast(Tensor, self.out.bias))
 
@@ -50,12 +49,25 @@ class RefinementHead(nn.Module):
         seen   what `look` said
         g4     [B, O, CD, h/4, w/4] the features the logits were made from
         """
-        x = F.relu(per_object(self.objects, g4) + seen[:, None])
-        x = F.relu(per_object(self.mix, x)).flatten(0, 1)
-        x = F.conv2d(x, self.out.weight * cast(Tensor, self._blend), self.out.bias, padding=1)
-        fine = F.pixel_shuffle(x.float(), _BLOCK)
+        x = F.relu(add_frame(self.objects(merged(g4)), seen))
+        x = convolve(self.mix, x, relu=True)
+        fine = F.pixel_shuffle(self.out(x), _BLOCK)
         level = F.interpolate(F.avg_pool2d(fine, _BLOCK), scale_factor=_BLOCK, mode="bilinear", align_corners=False)
-        return (fine - level).unflatten(0, g4.shape[:2])[:, :, 0]
+        return apart(fine - level, g4.shape[1])[:, :, 0]
+
+
+class _BlendedConv(nn.Conv2d):
+    """Features to the 16 pixels of a position, every weight held to the bilinear one of where it comes from."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, _BLOCK**2, 3, padding=1)
+        self.register_buffer("_blend", _bilinear(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In float32: what is rounded here is seen in the matte.
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = (cast(Tensor, t).float() for t in (self.weight * cast(Tensor, self._blend), self.bias))
+            return F.conv2d(x.float(), weight, bias, padding=1)
 
 
 def _bilinear() -> Tensor:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rotomem.models.layers.convolution import convolve
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut; `conv_bias` where a checkpoint has biases before its norms (STCN)."""
 
     expansion = 1
+    norm_of = MappingProxyType({"conv1": "bn1", "conv2": "bn2"})
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1, conv_bias: bool = False) -> None:
         super().__init__()
@@ -22,15 +25,16 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(inplanes, planes, stride, conv_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = convolve(self.conv1, x, norm=self.bn1, relu=True)
+        return convolve(self.conv2, out, norm=self.bn2, add=shortcut, relu=True)
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with a shortcut; four times as wide outside as inside."""
 
     expansion = 4
+    norm_of = MappingProxyType({"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"})
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1, conv_bias: bool = False) -> None:
         super().__init__()
@@ -43,10 +47,10 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inplanes, planes * 4, stride, conv_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = convolve(self.conv1, x, norm=self.bn1, relu=True)
+        out = convolve(self.conv2, out, norm=self.bn2, relu=True)
+        return convolve(self.conv3, out, norm=self.bn3, add=shortcut, relu=True)
 
 
 def _shortcut(inplanes: int, planes: int, stride: int, conv_bias: bool) -> nn.Sequential | None:
