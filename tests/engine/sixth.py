@@ -50,7 +50,7 @@ class Sixth(VOSModel):
         found = memory.read(Query(features.key))[:, :, 0]
         found = F.interpolate(found, scale_factor=_BLOCK, mode="bilinear", align_corners=False)
         logits = aggregate_logits(found.clamp(0, 1))
-        return Decoded(logits.softmax(1), logits)
+        return Decoded(logits)
 
     def encode_mask(
         self,

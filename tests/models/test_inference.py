@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import rotomem
 from rotomem.models.inference import prepare
 from rotomem.models.interface import VOSModel
-from rotomem.models.layers import convolution
+from rotomem.models.layers import blocks, convolution
+from rotomem.models.layers.aggregate import aggregate_logits, aggregate_object_logits
 from rotomem.models.layers.convolution import PreparedConv, convolve, convolve_both
 from rotomem.models.layers.norm import FrozenBatchNorm2d
 from rotomem.models.registry import build_model
@@ -145,6 +146,35 @@ def test_prepare_when_parts_are_precise_then_they_alone_are_float32() -> None:
     precise = {n for n, m in model.named_modules() if isinstance(m, PreparedConv) and m.dtype == torch.float32}
     assert {n.rpartition(".")[0] for n in precise} >= {"decoder", "key_encoder.layer2.0"}
     assert all(n.startswith(("decoder.pred", "key_encoder.layer2.")) for n in precise)
+
+
+@pytest.mark.parametrize("name", ("xmem", "stcn"))
+def test_objects_when_decoded_in_groups_then_mattes_are_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model = prepare(random_model(name))
+    together = mattes(model, 3)
+    monkeypatch.setattr(blocks, "AT_ONCE", 2 * 12 * 16)
+    assert [g.stop - g.start for g in blocks.object_groups(3, torch.empty(1, 1, 12, 16))] == [2, 2]
+    assert np.abs(mattes(model, 3) - together).max() < 2e-5
+    monkeypatch.setattr(blocks, "AT_ONCE", 1)
+    assert np.abs(mattes(model, 3) - together).max() < 2e-5
+
+
+def test_aggregate_object_logits_when_probabilities_would_do_then_the_same_distribution() -> None:
+    x = 6 * torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = torch.sigmoid(x)
+    q = torch.cat([(1 - p).prod(1, keepdim=True), p], 1).clamp(1e-7, 1 - 1e-7)
+    want = torch.log(q / (1 - q))
+    got = aggregate_object_logits(x)
+    assert (got - want).abs().max() < 1e-5
+    assert (got.softmax(1) - want.softmax(1)).abs().max() < 2e-6
+    # What goes by way of p in float32 is further off.
+    assert (aggregate_logits(p) - want).abs().max() > 1e-2
+
+
+def test_aggregate_object_logits_when_an_object_is_beyond_doubt_then_gradients_are_finite() -> None:
+    x = torch.tensor([-200.0, -20, 0, 20, 200]).view(1, 1, 1, 5).repeat(1, 2, 1, 1).requires_grad_()
+    aggregate_object_logits(x).softmax(1)[:, 0].sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad[0, 0, 0, 2] < 0
 
 
 def test_load_model_when_type_is_given_then_nothing_else_is_computed_in() -> None:

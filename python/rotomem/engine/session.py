@@ -177,13 +177,17 @@ class Session:
             seen = None
             if known and not set(self._rows.ids) <= set(ids):
                 seen = self._segment(features, update_sensory)
-            segmented = None if seen is None else self._probabilities(seen, held, known, height, width)
-            probabilities = self._merge(segmented, given, ids, known)
+            plan = self.model.plan
+            remembers = is_memory or ((self.settings.include_last or plan.short_term) and not last)
+            refined = None if seen is None else seen.refined
+            # Of a refined frame that nothing remembers, what was refined is not asked for.
+            if remembers or refined is None or given is not None:
+                segmented = None if seen is None else self._probabilities(seen, held, known, height, width)
+                probabilities = self._merge(segmented, given, ids, known)
             if opened := self._rows.passes - held:
                 self.memory.add_objects(opened)
                 self._grow_sensory(opened, probabilities)
-            plan = self.model.plan
-            if is_memory or ((self.settings.include_last or plan.short_term) and not last):
+            if remembers:
                 is_deep = is_deep and is_memory
                 masks = self._fed_back(probabilities, height, width)
                 with self._timed("encode_mask"):
@@ -208,8 +212,8 @@ class Session:
                     self._sensory = memorised.sensory
                     self._last_deep = self._step
 
-        if seen is not None and seen.refined is not None:
-            probabilities = self._merge(seen.refined.softmax(1), given, ids, known)
+        if refined is not None:
+            probabilities = self._merge(refined.softmax(1), given, ids, known)
         if not self._labels:
             probabilities = self.model.framing.restore(probabilities, *self._network_size(height, width))
         return from_network(probabilities[0], height, width).cpu().numpy()
@@ -322,7 +326,9 @@ class Session:
                 step=self._step + 1,
             )
         network = to_network(tensor.to(self._device, torch.float32), *self._network_size(height, width))
-        if not bool(torch.isfinite(network).all()):
+        # One pass: the sum of what is not finite is not. A picture is looked at before it goes to a GPU, not to wait.
+        looked_at = tensor if tensor.device.type == "cpu" != self._device.type else network
+        if not bool(torch.isfinite(looked_at.sum(dtype=torch.float64))):
             raise ShapeError("image holds a NaN or an infinity", remedy="tame the picture first", step=self._step + 1)
         framed = self.model.framing.image(network.permute(2, 0, 1)[None])
         return framed.contiguous(memory_format=torch.channels_last), height, width

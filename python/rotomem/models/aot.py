@@ -299,7 +299,7 @@ class AOT(VOSModel):
         """See VOSModel.decode; logits [B, identities+1, h/4, w/4], background first."""
         seen = self.match(features, memory)
         logits = self.decode_logits(features, seen)
-        return Decoded(logits.softmax(1), logits, state=seen, coarse=logits)
+        return Decoded(logits, state=seen, coarse=logits)
 
     def encode_mask(
         self,

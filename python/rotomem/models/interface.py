@@ -35,6 +35,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
@@ -149,10 +150,9 @@ class MemoryReader(Protocol):
 class Decoded:
     """What the decoder says of one frame.
 
-    probabilities   [B, O+1, h, w] float32, background first, summing to 1
+    logits          [B, O+1, h, w] float32, background first; what losses want. Where the plan says feedback "labels"
+                    the raster is the decoder's own, and the engine enlarges them
     sensory         [B, O, CH, y, x], or None where the model has none or was asked not to update it
-    logits          [B, O+1, h, w] float32 whose softmax over objects is `probabilities`; what losses want. Where the
-                    plan says feedback "labels" the raster is the decoder's own, and the engine enlarges them
     state           what `encode_mask` of the same frame wants back; opaque to the engine
     coarse          [B, O+1, h/4, w/4] float32 logits as the decoder made them, before anything enlarged or refined
                     them; None where a model does not tell
@@ -160,12 +160,16 @@ class Decoded:
                     What is memorised are always `probabilities`
     """
 
-    probabilities: Tensor
     logits: Tensor
     sensory: Tensor | None = None
     state: Any = None
     coarse: Tensor | None = None
     refined: Tensor | None = None
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """[B, O+1, h, w] float32, summing to 1 over objects; computed when first asked for."""
+        return self.logits.softmax(1)
 
 
 @dataclass(frozen=True)

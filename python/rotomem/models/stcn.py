@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rotomem.models.interface import Decoded, Memorised, MemoryElements, MemoryPlan, MemoryReader, Query, VOSModel
-from rotomem.models.layers.aggregate import aggregate_logits
-from rotomem.models.layers.blocks import ResBlock, UpsampleBlock, per_object
+from rotomem.models.layers.aggregate import aggregate_logits, aggregate_object_logits
+from rotomem.models.layers.blocks import ResBlock, UpsampleBlock, object_groups, per_object
 from rotomem.models.layers.encoders import KeyEncoder, ValueEncoder, stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
 from rotomem.models.layers.resnet import out_widths
@@ -168,11 +168,11 @@ class STCN(VOSModel):
     ) -> Decoded:
         """See VOSModel.decode."""
         readout = memory.read(Query(features.key))
-        logits = self.decoder(features, readout.to(features.f16.dtype))
-        coarse = aggregate_logits(torch.sigmoid(logits.float()))
-        logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
-        aggregated = aggregate_logits(torch.sigmoid(logits))
-        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
+        readout = readout.to(features.f16.dtype)
+        parts = [self.decoder(features, readout[:, g]) for g in object_groups(readout.shape[1], features.f4)]
+        logits = torch.cat(parts, 1).float()
+        enlarged = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        return Decoded(aggregate_object_logits(enlarged), coarse=aggregate_object_logits(logits))
 
     def encode_mask(
         self,

@@ -210,7 +210,7 @@ class STM(VOSModel):
         logits = F.interpolate(logits.flatten(0, 1), scale_factor=4, mode="bilinear", align_corners=False)
         own = torch.softmax(logits, 1)[:, 1].view(b, o, *logits.shape[-2:])
         aggregated = aggregate_logits(own)
-        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
+        return Decoded(aggregated, coarse=coarse)
 
     def encode_mask(
         self,

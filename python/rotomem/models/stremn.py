@@ -195,7 +195,7 @@ class STReMN(SlotSettings, VOSModel):
             far = far_regions(torch.softmax(aggregate_logits(own), 1), before[:, :, -1], self.config.reach)
             own = own * (1 - F.interpolate(far, size=own.shape[-2:], mode="nearest"))
         aggregated = aggregate_logits(own)
-        return Decoded(torch.softmax(aggregated, 1), aggregated, coarse=coarse)
+        return Decoded(aggregated, coarse=coarse)
 
     def encode_mask(
         self,

@@ -23,8 +23,8 @@ from rotomem.models.interface import (
     Query,
     VOSModel,
 )
-from rotomem.models.layers.aggregate import aggregate_logits
-from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, per_object
+from rotomem.models.layers.aggregate import aggregate_logits, aggregate_object_logits
+from rotomem.models.layers.blocks import FeatureFusion, UpsampleBlock, object_groups, per_object
 from rotomem.models.layers.convolution import apart, merged
 from rotomem.models.layers.encoders import KeyEncoder, ValueEncoder, stage_depth
 from rotomem.models.layers.framing import IMAGENET_MEAN, IMAGENET_STD, PadToStride
@@ -236,6 +236,11 @@ class Decoder(nn.Module):
         return logits[:, :, 0], finest, sensory
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Objects of several groups in one tensor."""
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
 class XMem(VOSModel):
     """The network of XMem; its three memories live in the engine."""
 
@@ -285,15 +290,25 @@ class XMem(VOSModel):
     ) -> Decoded:
         """See VOSModel.decode."""
         readout = memory.read(Query(features.key, features.selection))
-        logits, finest, sensory = self.decoder(features, readout.to(features.f16.dtype), sensory, update_sensory)
-        coarse = aggregate_logits(torch.sigmoid(logits.float()))
-        logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
-        aggregated = aggregate_logits(torch.sigmoid(logits))
-        refined = None
-        if self.refine is not None:
-            assert features.seen is not None
-            refined = aggregate_logits(torch.sigmoid(logits + self.refine(features.seen, finest)))
-        return Decoded(torch.softmax(aggregated, 1), aggregated, sensory, coarse=coarse, refined=refined)
+        readout = readout.to(features.f16.dtype)
+        enlarged, corrections, states, small = [], [], [], []
+        for g in object_groups(readout.shape[1], features.f4):
+            state = None if sensory is None else sensory[:, g]
+            logits, finest, state = self.decoder(features, readout[:, g], state, update_sensory)
+            small.append(logits.float())
+            enlarged.append(F.interpolate(small[-1], scale_factor=4, mode="bilinear", align_corners=False))
+            if self.refine is not None:
+                assert features.seen is not None
+                corrections.append(self.refine(features.seen, finest))
+            if state is not None:
+                states.append(state)
+        logits = _joined(enlarged)
+        return Decoded(
+            aggregate_object_logits(logits),
+            _joined(states) if states else None,
+            coarse=aggregate_object_logits(_joined(small)),
+            refined=aggregate_object_logits(logits + _joined(corrections)) if corrections else None,
+        )
 
     def encode_mask(
         self,

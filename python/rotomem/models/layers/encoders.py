@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rotomem.models.layers.blocks import FeatureFusion
+from rotomem.models.layers.blocks import FeatureFusion, object_groups
 from rotomem.models.layers.convolution import apart, convolve, convolve_both, merged
 from rotomem.models.layers.resnet import BLOCKS, make_stage, out_widths
 
@@ -76,9 +76,14 @@ class ValueEncoder(nn.Module):
         others = masks.sum(1, keepdim=True) - masks
         if o == 1:
             others = torch.zeros_like(masks)
+        groups = object_groups(o, image[:, :, ::4, ::4])
+        parts = [self._encode(image, f16, masks[:, g], others[:, g]) for g in groups]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+    def _encode(self, image: Tensor, f16: Tensor, masks: Tensor, others: Tensor) -> Tensor:
+        o = masks.shape[1]
         pairs = merged(torch.stack([masks, others], 2))
-        g = convolve_both(self.conv1, image, pairs, o, norm=self.bn1, relu=True)
-        g = F.max_pool2d(g, 3, 2, 1)
+        g = F.max_pool2d(convolve_both(self.conv1, image, pairs, o, norm=self.bn1, relu=True), 3, 2, 1)
         g = self.layer3(self.layer2(self.layer1(g)))
         return self.fuser(f16, apart(g, o))
 
