@@ -18,6 +18,7 @@ void bind_copy(py::module_& module);
 void bind_forget(py::module_& module);
 void bind_local_attention(py::module_& module);
 void bind_topk_readout(py::module_& module);
+void bind_topk_readout_grad(py::module_& module);
 
 }  // namespace rotomem
 
@@ -42,6 +43,7 @@ PYBIND11_MODULE(_kernels, module) {
   rotomem::bind_forget(module);
   rotomem::bind_local_attention(module);
   rotomem::bind_topk_readout(module);
+  rotomem::bind_topk_readout_grad(module);
 #ifdef ROTOMEM_CUDA_BUILD
   rotomem::bind_cuda(module);
 #endif

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from kernels.cases import CASES, Inputs
+from kernels.cases import CASES, Case, Inputs
 from rotomem import ops
-from rotomem.ops import _torch
+from rotomem.ops import _torch, backend
 
+# Where there is a top_k; the gradients of a full softmax are always plain torch's.
+BACKENDS = [(name, k) for name in backend.available() for k in (3, None) if k or name == "torch"]
+every_backend = pytest.mark.parametrize(("name", "top_k"), BACKENDS)
+SEEDS = (0, 1, 2)
 FORMS = ("anisotropic_l2", "l2", "dot")
 NAMES = ("key", "query_key", "value", "shrinkage", "selection")
 
@@ -76,43 +83,83 @@ def test_gradients_when_checked_then_finite_differences_agree(form, top_k, some)
     assert torch.autograd.gradcheck(readout, list(leaves.values()))
 
 
-# Copies: which of equal scores plain torch takes is luck.
+@cache
+def truths_and_budget(case: Case, form: str) -> tuple[list[dict[str, Tensor]], dict[str, float]]:
+    """Gradients in float64 for a few seeds, and twice the greatest error of plain float32 among them.
+
+    How rounding falls is luck, so plain float32 adds the channels up in several orders, all equally right.
+    """
+    truths, budget = [], dict.fromkeys(NAMES, 0.0)
+    for seed in SEEDS:
+        inputs = case.make(seed)
+        truth = plain_gradients(leaves_of(inputs, form, torch.float64), weight_of(case), case.top_k, form)
+        truths.append(truth)
+        for i in range(5):
+            order = np.random.default_rng(i).permutation(case.key_channels)
+            mixed = replace(
+                inputs, key=inputs.key[order], query_key=inputs.query_key[order], selection=inputs.selection[order]
+            )
+            found = plain_gradients(leaves_of(mixed, form), weight_of(case).float(), case.top_k, form)
+            for name, true in truth.items():
+                same = true if name in ("value", "shrinkage") else true[:, order]
+                if true.numel():
+                    error = 2 * float((found[name] - same).abs().max())
+                    budget[name] = max(budget[name], error, 1e-6 * float(true.abs().max()))
+    return truths, budget
+
+
+def weight_of(case: Case) -> Tensor:
+    size = (1, case.objects, case.value_channels, case.positions)
+    return torch.from_numpy(np.random.default_rng(1).normal(size=size))
+
+
+# Left out: copies, where it is luck which of equal scores plain torch takes; full softmaxes, as plain torch has their
+# gradients; and for the kernels hopeless queries: scores of 1e5 round by a hundredth, which is luck that seeds do not
+# even out (tests/kernels/test_topk_readout_grad.py has them, with weights given).
+CHECKED = [
+    pytest.param(case, name, id=f"{case.name}-{name}")
+    for case in CASES
+    for name in backend.available()
+    if case.name != "copies" and (name == "torch" or (case.top_k is not None and case.name != "hopeless queries"))
+]
+
+
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", [c for c in CASES if c.name != "copies"], ids=lambda case: case.name)
-def test_gradients_when_float32_then_errors_are_at_most_twice_plain_torch(case, form):
-    inputs = case.make()
-    weight = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *inputs.value.shape[:2], case.positions)))
-    truth = plain_gradients(leaves_of(inputs, form, torch.float64), weight, case.top_k, form)
-    plain = plain_gradients(leaves_of(inputs, form), weight.float(), case.top_k, form)
-    ours = gradients(leaves_of(inputs, form), weight.float(), top_k=case.top_k, similarity=form)
-    for name, true in truth.items():
-        if true.numel():
-            budget = 2 * float((plain[name] - true).abs().max())
-            assert float((ours[name] - true).abs().max()) <= max(budget, 1e-6 * float(true.abs().max())), name
+@pytest.mark.parametrize(("case", "name"), CHECKED)
+def test_gradients_when_float32_then_errors_are_at_most_twice_plain_torch(case, form, name):
+    truths, budget = truths_and_budget(case, form)
+    for seed, truth in zip(SEEDS, truths, strict=True):
+        with backend.use(name):
+            leaves = leaves_of(case.make(seed), form)
+            ours = gradients(leaves, weight_of(case).float(), top_k=case.top_k, similarity=form)
+        for leaf, true in truth.items():
+            if true.numel():
+                assert float((ours[leaf] - true).abs().max()) <= budget[leaf], leaf
 
 
-@pytest.mark.parametrize("top_k", [3, None])
+@every_backend
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gradients_when_inputs_are_halves_then_float32_computes_and_halves_return(dtype, top_k):
+def test_gradients_when_inputs_are_halves_then_float32_computes_and_halves_return(dtype, name, top_k):
     leaves = random_leaves("anisotropic_l2", dtype)
     wide = {name: leaf.detach().float().requires_grad_() for name, leaf in leaves.items()}
     weight = torch.randn(2, 2, 5, 4).to(dtype)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), backend.use(name):
         ours = gradients(leaves, weight, top_k=top_k)
-    for name, true in gradients(wide, weight.float(), top_k=top_k).items():
-        assert ours[name].dtype == dtype
-        assert (ours[name].float() - true).abs().max() <= torch.finfo(dtype).eps * true.abs().max()
+    for leaf, true in gradients(wide, weight.float(), top_k=top_k).items():
+        assert ours[leaf].dtype == dtype
+        assert (ours[leaf].float() - true).abs().max() <= torch.finfo(dtype).eps * true.abs().max()
 
 
-@pytest.mark.parametrize("top_k", [3, None])
+@every_backend
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_when_scores_are_not_finite_then_those_have_no_part(form, top_k):
-    leaves = random_leaves(form)
+def test_gradients_when_scores_are_not_finite_then_those_have_no_part(form, name, top_k):
+    leaves = random_leaves(form, torch.float32)
     with torch.no_grad():
         leaves["key"][0, 1, 2] = float("nan")
         leaves["key"][0, 0, 4] = float("inf")
         leaves["query_key"][1, 2, 3] = float("nan")
-    found = gradients(leaves, torch.ones(2, 2, 5, 4), top_k=top_k, similarity=form)
+    with backend.use(name):
+        found = gradients(leaves, torch.ones(2, 2, 5, 4), top_k=top_k, similarity=form)
     assert all(gradient.isfinite().all() for gradient in found.values())
     assert (found["key"][0, :, [2, 4]] == 0).all()
     assert (found["value"][0, ..., [2, 4]] == 0).all()
@@ -128,8 +175,8 @@ def test_gradients_when_computed_in_blocks_then_equal_those_of_one_block(top_k, 
         assert torch.allclose(part, whole[name], atol=1e-12)
 
 
-@pytest.mark.parametrize("top_k", [3, None])
-def test_graph_when_a_read_is_differentiable_then_it_holds_no_pair_of_all(top_k):
+@every_backend
+def test_graph_when_a_read_is_differentiable_then_it_holds_no_pair_of_all(name, top_k):
     n, p = 300, 200
     leaves = {
         "key": torch.rand(1, 4, n, requires_grad=True),
@@ -137,11 +184,34 @@ def test_graph_when_a_read_is_differentiable_then_it_holds_no_pair_of_all(top_k)
         "value": torch.rand(1, 1, 2, n, requires_grad=True),
     }
     held: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.numel()) or t, lambda t: t):
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.numel()) or t, lambda t: t)
+    with hooks, backend.use(name):
         result = ops.read_memory(**leaves, top_k=top_k, need_usage=True)
     assert result.readout.requires_grad
     assert result.usage is not None and not result.usage.requires_grad
     assert held and sum(held) <= 2 * (sum(leaf.numel() for leaf in leaves.values()) + 2 * p * (top_k or 0))
+
+
+@every_backend
+def test_gradients_when_a_batch_is_differentiated_then_each_is_as_if_alone(name, top_k):
+    leaves, weight = random_leaves("anisotropic_l2", torch.float32), torch.randn(2, 2, 5, 4)
+    valid = torch.tensor([[True] * 6, [True, False, True, True, False, True]])
+    with backend.use(name):
+        both = gradients(leaves, weight, top_k=top_k, valid=valid)
+        for b in range(2):
+            one = {leaf: t.detach()[b : b + 1].requires_grad_() for leaf, t in leaves.items()}
+            for leaf, gradient in gradients(one, weight[b : b + 1], top_k=top_k, valid=valid[b : b + 1]).items():
+                assert torch.allclose(both[leaf][b : b + 1], gradient, atol=1e-6)
+    assert (both["value"][1, ..., ~valid[1]] == 0).all()
+
+
+@every_backend
+def test_gradients_when_nothing_asks_then_they_are_zeros(name, top_k):
+    leaves = {"key": torch.rand(1, 3, 6), "query_key": torch.rand(1, 3, 0), "value": torch.rand(1, 1, 2, 6)}
+    leaves = {leaf: t.requires_grad_() for leaf, t in leaves.items()}
+    with backend.use(name):
+        found = gradients(leaves, torch.ones(1, 1, 2, 0), top_k=top_k, similarity="l2")
+    assert all(gradient.shape == leaves[leaf].shape and (gradient == 0).all() for leaf, gradient in found.items())
 
 
 def test_gradients_when_differentiated_again_then_torch_refuses():

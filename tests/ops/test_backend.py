@@ -34,6 +34,7 @@ def test_auto_takes_the_widest_native_kernels(native):
 
 def test_auto_leaves_gradients_and_other_types_to_torch(native):
     assert backend.choose(torch.rand(2, requires_grad=True)) is None
+    assert backend.choose(torch.rand(2, requires_grad=True), differentiable=True) is not None
     assert backend.choose(torch.rand(2, dtype=torch.float64)) is None
     assert backend.choose(torch.rand(2).half()) is None
     with torch.no_grad():
@@ -59,8 +60,9 @@ def test_unknown_backend_is_refused(monkeypatch):
 
 def test_forced_native_never_gives_way(native):
     with backend.use("native"):
+        key = torch.rand(1, 4, 6, requires_grad=True)
         with pytest.raises(BackendError, match="a gradient is needed"):
-            ops.read_memory(torch.rand(1, 4, 6, requires_grad=True), torch.rand(1, 4, 3), torch.rand(1, 1, 2, 6))
+            ops.read_memory(key, torch.rand(1, 4, 3), torch.rand(1, 1, 2, 6), top_k=None)
         with pytest.raises(BackendError, match="float64"):
             ops.read_memory(torch.rand(1, 4, 6).double(), torch.rand(1, 4, 3), torch.rand(1, 1, 2, 6))
         with pytest.raises(BackendError, match="not on the CPU"):

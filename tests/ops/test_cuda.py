@@ -15,7 +15,7 @@ from rotomem.ops import _cuda, _torch, backend
 def emulated(monkeypatch):
     """CPU tensors go where a device's would."""
     monkeypatch.setattr(backend, "kernels", load())
-    monkeypatch.setattr(backend, "choose", lambda *tensors, cuda=False: "cuda" if cuda else None)
+    monkeypatch.setattr(backend, "choose", lambda *tensors, cuda=False, **_: "cuda" if cuda else None)
     monkeypatch.setattr(_cuda, "queue", lambda device: {"device": 0, "stream": 0})
 
 
@@ -34,7 +34,7 @@ def both(monkeypatch, given, **options):
     """The same read by the kernels and by torch."""
     ours = ops.read_memory(**given, **options)
     with monkeypatch.context() as torch_only:
-        torch_only.setattr(backend, "choose", lambda *tensors, cuda=False: None)
+        torch_only.setattr(backend, "choose", lambda *tensors, cuda=False, **_: None)
         return ours, ops.read_memory(**given, **options)
 
 

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rotomem.ops import _torch
-
-Grads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+from rotomem.ops import _native, _torch
 
 
 class Read(torch.autograd.Function):
     """`ops.read_memory` with gradients: of key, query_key, value, shrinkage and selection, once.
+
+    isa   the native kernels' instructions, where there is a top_k; None: plain torch, on any device
 
     The graph holds the inputs and, with a top_k, k indices and weights a position; never [N, P].
     """
@@ -43,11 +43,15 @@ class Read(torch.autograd.Function):
         top_k: int | None,
         form: str,
         need_usage: bool,
+        isa: str | None,
     ) -> tuple[Tensor, Tensor | None]:
         inputs = (key, query_key, value, shrinkage, selection)
-        read = _torch.read_memory(*inputs, top_k, form, valid, need_usage, need_chosen=True)
-        ctx.save_for_backward(*inputs, valid, read.index, read.weight)
-        ctx.form = form
+        if isa is None:
+            read = _torch.read_memory(*inputs, top_k, form, valid, need_usage, need_chosen=True)
+        else:
+            read = _native.read_memory(*inputs, top_k, form, valid, need_usage, isa, need_chosen=True)
+        ctx.save_for_backward(*inputs, read.index, read.weight, valid)
+        ctx.form, ctx.isa = form, isa
         if read.usage is not None:
             ctx.mark_non_differentiable(read.usage)
         return read.readout, read.usage
@@ -56,8 +60,11 @@ class Read(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         with torch.autocast(grad.device.type, enabled=False):
-            grads = tiled(ctx.form, grad, *ctx.saved_tensors)
-        return (*grads, None, None, None, None)
+            if ctx.isa is None:
+                grads = tiled(ctx.form, grad, *ctx.saved_tensors)
+            else:
+                grads = _native.read_memory_grads(ctx.isa, ctx.form, grad, *ctx.saved_tensors[:7])
+        return (*grads, None, None, None, None, None)
 
 
 def tiled(
@@ -68,10 +75,10 @@ def tiled(
     value: Tensor,
     shrinkage: Tensor | None,
     selection: Tensor | None,
-    valid: Tensor | None,
     index: Tensor | None,
     weight: Tensor | None,
-) -> Grads:
+    valid: Tensor | None,
+) -> _torch.Grads:
     """Gradients of all inputs by matrix products, a block of queries at a time; any device and float type.
 
     index, weight [B, P, k] as `_torch.read_memory` gives them; None: a full softmax, which is computed again.

@@ -141,6 +141,10 @@ class Read:
     weight: Tensor | None
 
 
+Grads = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""Of key, query_key, value, shrinkage and selection, each in its own shape and type."""
+
+
 def read_memory(
     key: Tensor,
     query_key: Tensor,

@@ -3,7 +3,7 @@
 `ROTOMEM_BACKEND` or `use(...)` names one of
 
     auto             native kernels for float32 tensors on the CPU and float32 or half ones on an NVIDIA device, where
-                     no gradient is needed; torch for the rest
+                     they have the gradients that are needed; torch for the rest
     native           the native kernels with the widest instructions of this machine, on an NVIDIA device its own
     native-portable  the native kernels without vector extensions; -avx2, -avx512, -avx512_bf16 and -amx likewise
     native-cuda      the native kernels for NVIDIA devices (torch sorts there and attends to all:
@@ -113,7 +113,7 @@ def cuda_trouble() -> str:
 
 
 def current(device: str = "cpu") -> str:
-    """The backend for float32 tensors without gradient on a "cpu" or "cuda" device: "torch" or "native-<what>".
+    """The backend for float32 tensors on a "cpu" or "cuda" device: "torch" or "native-<what>".
 
     Raises BackendError where a forced backend is absent or unknown.
     """
@@ -143,7 +143,7 @@ def explain() -> str:
         return f"{chosen}: forced by {origin}={name}"
     if chosen == "torch":
         return f"torch: the native kernels are not built ({_why_absent})"
-    return f"{chosen}: the widest instructions of this machine; torch for other devices, types and gradients"
+    return f"{chosen}: the widest instructions of this machine; torch for other devices and types"
 
 
 def explain_cuda() -> str:
@@ -184,10 +184,11 @@ def give_way(trouble: str) -> None:
         )
 
 
-def choose(*tensors: Tensor | None, cuda: bool = False) -> str | None:
+def choose(*tensors: Tensor | None, cuda: bool = False, differentiable: bool = False) -> str | None:
     """How the native kernels take these tensors, the name of instructions or "cuda"; None: torch takes them.
 
-    cuda    whether there is a kernel for NVIDIA devices
+    cuda             whether there is a kernel for NVIDIA devices
+    differentiable   whether those for processors have gradients for what is asked of them
 
     Raises BackendError where a native backend is forced and cannot take them.
     """
@@ -206,8 +207,8 @@ def choose(*tensors: Tensor | None, cuda: bool = False) -> str | None:
         trouble = "no tensor is on an NVIDIA device" if cuda else "it has no kernel for this"
     elif any(t.device.type != "cpu" for t in given):
         trouble = "a tensor is not on the CPU"
-    if not trouble and gradient_needed(*given):
-        trouble = "a gradient is needed"
+    if not trouble and (on_cuda or not differentiable) and gradient_needed(*given):
+        trouble = "a gradient is needed that they do not have"
     elif not trouble and any(t.dtype == torch.float64 for t in given):
         trouble = "a tensor is float64 and would lose precision"
     if not trouble:

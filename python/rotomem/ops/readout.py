@@ -60,18 +60,18 @@ def read_memory(
     top_k        None: a full softmax; more than N means N
     valid        [B, N] bool     elements that may be read (objects that came late see a part of the memory)
     need_usage   also sum up the affinity every element received
-    packed       what is kept of this memory's keys between reads, for the CPU; batch 1
+    packed       what is kept of this memory's keys between reads, for the CPU without gradients; batch 1
     returns      Readout(readout [B, O, CV, P], usage [B, N] or None)
 
     Raises EmptyMemoryError where N is 0 or `valid` leaves nothing; ShapeError naming the argument and the sizes;
     UsageError for an unknown similarity; BackendError where a forced backend is absent.
     Cost: B*CK*N*P multiply-adds, twice that with a selection; scratch is a tile of S and top_k indices a position,
-    never all of S, with gradients too: these flow in plain torch.
+    never all of S, with gradients too. Those of a full softmax flow in plain torch.
     Defined by kernels/topk_readout/reference.py.
     """
     _check_read(key, query_key, [value], shrinkage, selection, top_k, similarity, [valid], packed)
     inputs = (key, query_key, value, shrinkage, selection)
-    isa = backend.choose(*inputs, cuda=True)
+    isa = backend.choose(*inputs, cuda=True, differentiable=top_k is not None)
     if isa == "cuda":
         trouble = _cuda.read_trouble(key, top_k)
         if not trouble:
@@ -80,8 +80,8 @@ def read_memory(
             return Readout(read.readout, read.usage)
         backend.give_way(trouble)
         isa = None
-    if isa is None and backend.gradient_needed(*inputs):
-        return Readout(*_autograd.Read.apply(*inputs, valid, top_k, similarity, need_usage))
+    if backend.gradient_needed(*inputs):
+        return Readout(*_autograd.Read.apply(*inputs, valid, top_k, similarity, need_usage, isa))
     if isa is None:
         read = _torch.read_memory(*inputs, top_k, similarity, valid, need_usage)
     else:
