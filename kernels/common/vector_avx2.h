@@ -2,6 +2,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <string.h>
 
 #include <cstdint>
 
@@ -13,6 +14,11 @@ struct Avx2x8 {
   static constexpr int lanes = 8;
   static Reg load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Reg a) { _mm256_storeu_ps(to, a); }
+  static void store_some(float* to, Reg a, std::uint32_t bits) {
+    float each[lanes];
+    store(each, a);
+    for (; bits; bits &= bits - 1) memcpy(to++, each + __builtin_ctz(bits), sizeof *to);
+  }
   static Reg all(float a) { return _mm256_set1_ps(a); }
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }

@@ -13,6 +13,9 @@ struct Avx512x16 {
   static constexpr int lanes = 16;
   static Reg load(const float* from) { return _mm512_loadu_ps(from); }
   static void store(float* to, Reg a) { _mm512_storeu_ps(to, a); }
+  static void store_some(float* to, Reg a, std::uint32_t bits) {
+    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), a));
+  }
   static Reg all(float a) { return _mm512_set1_ps(a); }
   static Reg zero() { return _mm512_setzero_ps(); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }

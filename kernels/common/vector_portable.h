@@ -1,7 +1,8 @@
 // Four lanes that the compiler maps on whatever the baseline has (SSE2, NEON). The vector types of all instruction
 // sets have the same members: fma is a*b + c, fnma c - a*b, not_below is true for NaN, max is b where one is NaN, and
-// add_exponent is a * 2^n for a `power` of 1.5 * 2^23 + n, whose low bits are n. Each has internal linkage, for the reason
-// given in topk_readout/topk_readout_math.h.
+// add_exponent is a * 2^n for a `power` of 1.5 * 2^23 + n, whose low bits are n. store_some stores the lanes whose bits
+// are set, one beside the other; what follows them, up to a whole register, may be overwritten. Each has internal
+// linkage, for the reason given in topk_readout/topk_readout_math.h.
 #pragma once
 
 #include <string.h>
@@ -21,6 +22,11 @@ struct Portable4 {
     return a;
   }
   static void store(float* to, Reg a) { memcpy(to, &a, sizeof a); }
+  static void store_some(float* to, Reg a, std::uint32_t bits) {
+    float each[lanes];
+    store(each, a);
+    for (; bits; bits &= bits - 1) memcpy(to++, each + __builtin_ctz(bits), sizeof *to);
+  }
   static Reg all(float a) { return Reg{a, a, a, a}; }
   static Reg zero() { return Reg{0.0f, 0.0f, 0.0f, 0.0f}; }
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }

@@ -23,15 +23,22 @@ void begin() { _tile_loadconfig(&kConfig); }
 
 void end() { _tile_release(); }
 
-std::uint32_t scan(const Panel& panel, const Asked& asked, const Candidates& candidates, int, int features, bool,
-                   float* tile) {
+void sums(const Panel& panel, const Asked& asked, const Shape& shape, float* tile) {
+  const int features = shape.features;
   const auto* key = static_cast<const std::uint16_t*>(panel.feature);
   const auto* query = static_cast<const std::uint16_t*>(asked.feature);
   const std::int64_t pitch = features * static_cast<std::int64_t>(sizeof *query);
-  _tile_loadd(0, panel.bias, 0);  // the same row 16 times
-  _tile_loadd(1, panel.bias + 16, 0);
-  _tile_loadd(2, panel.bias, 0);
-  _tile_loadd(3, panel.bias + 16, 0);
+  if (shape.selected) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, panel.bias, 0);  // the same row 16 times, which is slow
+    _tile_loadd(1, panel.bias + 16, 0);
+    _tile_loadd(2, panel.bias, 0);
+    _tile_loadd(3, panel.bias + 16, 0);
+  }
   for (int f = 0; f < features; f += 32) {
     _tile_loadd(4, query + f, pitch);
     _tile_loadd(6, key, 64);
@@ -48,11 +55,11 @@ std::uint32_t scan(const Panel& panel, const Asked& asked, const Candidates& can
   _tile_stored(2, tile + 512, 128);
   _tile_stored(3, tile + 528, 128);
   asm volatile("" ::: "memory");  // gcc does not know that these instructions write
-  return sift<Avx512x16, 2, kGroup>(panel, asked, candidates, tile);
 }
 
 }  // namespace
 
-constexpr Sieve kAmxSieve = {32, kGroup, true, begin, end, scan, pack_panel<32, true>, kth<Avx512x16>, score<Avx512x16>};
+constexpr Sieve kAmxSieve = {32, kGroup, true, begin, end, scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
+                             pack_panel<32, true>, keep<Avx512x16>, kth<Avx512x16>, score<Avx512x16>};
 
 }  // namespace rotomem

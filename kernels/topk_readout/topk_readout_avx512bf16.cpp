@@ -8,8 +8,8 @@ namespace {
 
 constexpr int kGroup = 8;
 
-std::uint32_t scan(const Panel& panel, const Asked& asked, const Candidates& candidates, int, int features, bool,
-                   float* tile) {
+void sums(const Panel& panel, const Asked& asked, const Shape& shape, float* tile) {
+  const int features = shape.features;
   const auto* key = static_cast<const std::uint16_t*>(panel.feature);
   const auto* query = static_cast<const std::uint16_t*>(asked.feature);
   __m512 sum[kGroup][2];
@@ -33,11 +33,11 @@ std::uint32_t scan(const Panel& panel, const Asked& asked, const Candidates& can
 #pragma GCC unroll 8
   for (int g = 0; g < kGroup; ++g)
     for (int v = 0; v < 2; ++v) _mm512_storeu_ps(tile + g * 32 + v * 16, sum[g][v]);
-  return sift<Avx512x16, 2, kGroup>(panel, asked, candidates, tile);
 }
 
 }  // namespace
 
-constexpr Sieve kAvx512Bf16Sieve = {32, kGroup, true, nothing, nothing, scan, pack_panel<32, true>, kth<Avx512x16>, score<Avx512x16>};
+constexpr Sieve kAvx512Bf16Sieve = {32, kGroup, true, nothing, nothing, scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
+                             pack_panel<32, true>, keep<Avx512x16>, kth<Avx512x16>, score<Avx512x16>};
 
 }  // namespace rotomem

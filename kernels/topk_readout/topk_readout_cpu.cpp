@@ -25,6 +25,7 @@ constexpr float kGreatest = std::numeric_limits<float>::max();
 constexpr std::int64_t kLongestChunk = 512;    // queries that pass over the memory together
 constexpr std::int64_t kCandidates = 1 << 20;  // that a chunk may have room for, where a group of queries allows
 constexpr std::int64_t kBlock = 2;             // panels that meet a group of queries while it is in the first cache
+constexpr std::int64_t kSample = 8;            // panels, of which one is looked at first
 constexpr std::int64_t kColumns = 16;          // queries whose readouts are written together: a line each channel
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -40,6 +41,7 @@ struct Worker {
   std::vector<std::int32_t> held;                          // [chunk]
   std::vector<std::int32_t> scored;                        // [chunk] how many of them, the first, have exact scores
   Aligned<float> tile;                                     // [group, width]
+  std::vector<float> peak;                                 // [group, peaks] see probe
   std::vector<float> some;                                 // [room]
   std::vector<std::uint64_t> best;                         // [room]
   std::vector<std::uint32_t> chosen;                       // [groups, chunk, k] n
@@ -48,7 +50,7 @@ struct Worker {
   std::vector<const float*> rows;                          // [2, k]
   std::vector<float> mixed;                                // [kColumns, pitch]
   std::vector<std::int64_t> usage;                         // [N]
-  std::int64_t chunk = 0;
+  std::int64_t chunk = 0, pitch = 0;                       // of queries; of peaks
 };
 
 }  // namespace
@@ -126,7 +128,10 @@ class BestReader {
     const std::int64_t width = sieve_.width, panels = (elements_ + width - 1) / width;
     live_.assign(at(panels), ~0u);
     any_.assign(at(panels), 1);
-    if (groups_ == 1 && !read_.valid) return;
+    if (groups_ == 1 && !read_.valid) {
+      for (std::int64_t i = 0; i < panels; i += kSample) sample_.push_back(i);
+      return;
+    }
     seen_.assign(at(elements_), 0);
     for (std::int64_t g = 0; g < groups_; ++g) {
       const Span<const unsigned char, 1>& valid = g ? read_.others[at(g - 1)].valid : read_.valid;
@@ -146,6 +151,12 @@ class BestReader {
         any_[at(panel)] |= seen_[at(n)];
       }
     }
+    const std::uint64_t everybody = ~std::uint64_t{0} >> (64 - groups_);
+    for (std::int64_t i = 0; i < panels; i += kSample) {
+      bool whole = (i + 1) * width <= elements_;
+      for (std::int64_t n = i * width; whole && n < (i + 1) * width; ++n) whole = seen_[at(n)] == everybody;
+      if (whole) sample_.push_back(i);
+    }
   }
 
   bool sees(std::int64_t g, std::uint32_t n) const { return seen_.empty() || (seen_[n] >> g & 1u); }
@@ -164,6 +175,8 @@ class BestReader {
     worker.held.resize(at(chunk));
     worker.scored.resize(at(chunk));
     worker.tile = aligned<float>(sieve_.group * sieve_.width);
+    worker.pitch = (4 * k_ + sieve_.width - 1) / sieve_.width * sieve_.width;
+    worker.peak.resize(at(sieve_.group * worker.pitch));
     worker.some.resize(at(room_));
     worker.best.resize(at(room_));
     worker.chosen.resize(at(groups_ * chunk * k_));
@@ -241,41 +254,73 @@ class BestReader {
     }
   }
 
-  // The least similarity that makes an element of a panel a candidate for somebody who sees one.
-  void aim(Worker& worker, std::int64_t p, std::uint64_t any) const {
-    const float* reached = worker.reached.data() + p * groups_;
+  // The least similarity with which an element matters to one of these groups.
+  float least_of(const Worker& worker, std::int64_t p, std::uint64_t who) const {
     float least = kGreatest;
-    for (; any; any &= any - 1) least = std::min(least, reached[__builtin_ctzll(any)]);
-    worker.threshold[at(p)] = least;
+    for (; who; who &= who - 1) least = std::min(least, worker.reached[at(p * groups_ + __builtin_ctzll(who))]);
+    return least;
   }
 
-  // All pairs of the memory and the chunk.
+  void aim(Worker& worker, std::int64_t p, std::uint64_t any) const {
+    worker.threshold[at(p)] = least_of(worker, p, any);
+  }
+
+  Panel panel(std::int64_t i) const {
+    const std::int64_t n = i * sieve_.width;
+    return {packed_->feature_.get() + i * packed_->panel_bytes_, packed_->inverse_.data() + n, packed_->reach_.data() + n,
+            packed_->bound_.data() + n, packed_->bias_.data() + n, static_cast<std::uint32_t>(n), live_[at(i)]};
+  }
+
+  Asked asked(const Worker& worker, std::int64_t p) const {
+    return {worker.feature.get() + p * query_bytes(), worker.threshold.data() + p, worker.constant.data() + p,
+            worker.slack.data() + p, worker.breadth.data() + p};
+  }
+
+  // What every group's best k reach for certain, from a sample of the panels that all groups see whole: the k-th of
+  // the greatest lower bounds at each of several places. Saves most of the candidates that would come and go.
+  void probe(Worker& worker, std::int64_t count) const {
+    const std::int64_t group = sieve_.group, pitch = worker.pitch, layers = pitch / sieve_.width;
+    const auto sampled = static_cast<std::int64_t>(sample_.size());
+    if (sampled < 2 * layers) return;
+    for (std::int64_t p0 = 0; p0 < count; p0 += group) {
+      std::fill_n(worker.peak.begin(), group * pitch, kNoMatch);
+      for (std::int64_t i = 0; i < sampled; ++i)
+        sieve_.probe(panel(sample_[at(i)]), asked(worker, p0), shape(), worker.tile.get(),
+                     worker.peak.data() + i % layers * sieve_.width, pitch);
+      for (std::int64_t p = p0; p < p0 + group; ++p) {
+        float* peak = worker.peak.data() + (p - p0) * pitch;
+        const float least = sieve_.kth(peak, static_cast<int>(pitch), static_cast<int>(k_));
+        for (std::int64_t g = 0; g < groups_; ++g) {
+          float& reached = worker.reached[at(p * groups_ + g)];
+          reached = std::max(reached, least);
+        }
+      }
+    }
+  }
+
+  Shape shape() const { return {static_cast<int>(channels_), static_cast<int>(packed_->features_), selected_}; }
+
+  // All pairs of the memory and the chunk. The newest elements come first: all groups have seen them, and their
+  // thresholds rise together before older elements meet those who have seen these too.
   void sift(Worker& worker, std::int64_t count) const {
-    const std::int64_t group = sieve_.group, width = sieve_.width, panels = static_cast<std::int64_t>(live_.size());
+    const std::int64_t group = sieve_.group;
     const Loan tiles(sieve_);
+    probe(worker, count);
     std::uint64_t aimed = 0;
-    for (std::int64_t block = 0; block < panels; block += kBlock) {
-      const std::int64_t end = std::min(block + kBlock, panels);
+    for (auto end = static_cast<std::int64_t>(live_.size()); end > 0; end -= kBlock) {
+      const std::int64_t first = std::max<std::int64_t>(end - kBlock, 0);
       std::uint64_t any = 0;
-      for (std::int64_t panel = block; panel < end; ++panel) any |= any_[at(panel)];
+      for (std::int64_t i = first; i < end; ++i) any |= any_[at(i)];
       if (!any) continue;
       if (any != aimed)
         for (std::int64_t p = 0; p < (count + group - 1) / group * group; ++p) aim(worker, p, any);
       aimed = any;
       for (std::int64_t p0 = 0; p0 < count; p0 += group) {
-        const Asked asked{worker.feature.get() + p0 * query_bytes(), worker.threshold.data() + p0,
-                          worker.constant.data() + p0, worker.slack.data() + p0, worker.breadth.data() + p0};
         const Candidates candidates{worker.low.data() + p0 * room_, worker.high.data() + p0 * room_,
                                     worker.n.data() + p0 * room_, worker.held.data() + p0,
                                     static_cast<std::int32_t>(room_)};
-        for (std::int64_t panel = block; panel < end; ++panel) {
-          const std::int64_t n = panel * width;
-          std::uint32_t full = sieve_.scan(
-              {packed_->feature_.get() + panel * packed_->panel_bytes_, packed_->inverse_.data() + n,
-               packed_->reach_.data() + n, packed_->bound_.data() + n, packed_->bias_.data() + n,
-               static_cast<std::uint32_t>(n), live_[at(panel)]},
-              asked, candidates, static_cast<int>(channels_), static_cast<int>(packed_->features_), selected_,
-              worker.tile.get());
+        for (std::int64_t i = end - 1; i >= first; --i) {
+          std::uint32_t full = sieve_.scan(panel(i), asked(worker, p0), candidates, shape(), worker.tile.get());
           for (; full; full &= full - 1) {
             const std::int64_t p = p0 + __builtin_ctz(full);
             tighten(worker, p);
@@ -295,19 +340,30 @@ class BestReader {
     const Sieve& sieve;
   };
 
-  // Raises what every group's best k reach for certain: the k-th greatest lower bound.
+  // Raises what every group's best k reach for certain: the k-th greatest lower bound. Groups that see the same
+  // candidates share it.
   void raise(Worker& worker, std::int64_t p) const {
     const std::int32_t held = worker.held[at(p)];
-    const float* low = worker.low.data() + p * room_;
+    float* low = worker.low.data() + p * room_;
     const std::uint32_t* n = worker.n.data() + p * room_;
+    float* reached = worker.reached.data() + p * groups_;
+    if (seen_.empty()) {
+      if (held >= k_) reached[0] = std::max(reached[0], sieve_.kth(low, held, static_cast<int>(k_)));
+      return;
+    }
+    std::uint64_t differs = 1;  // a bit where a group sees others than the one before
+    for (std::int32_t j = 0; j < held; ++j) differs |= seen_[n[j]] ^ seen_[n[j]] << 1;
+    float level = -kGreatest;
     for (std::int64_t g = 0; g < groups_; ++g) {
-      std::int32_t count = 0;
-      for (std::int32_t j = 0; j < held; ++j) {
-        worker.some[at(count)] = low[j];
-        count += sees(g, n[j]);
+      if (differs >> g & 1u) {
+        std::int32_t count = 0;
+        for (std::int32_t j = 0; j < held; ++j) {
+          worker.some[at(count)] = low[j];
+          count += sees(g, n[j]);
+        }
+        level = count < k_ ? -kGreatest : sieve_.kth(worker.some.data(), count, static_cast<int>(k_));
       }
-      float& reached = worker.reached[at(p * groups_ + g)];
-      if (count >= k_) reached = std::max(reached, sieve_.kth(worker.some.data(), count, static_cast<int>(k_)));
+      reached[g] = std::max(reached[g], level);
     }
   }
 
@@ -332,18 +388,19 @@ class BestReader {
 
   // Drops candidates that nobody's best k can hold. Equal similarities stay: they may win by a lower n.
   void drop(Worker& worker, std::int64_t p) const {
-    const float* high = worker.high.data() + p * room_;
-    const std::uint32_t* n = worker.n.data() + p * room_;
-    const float* reached = worker.reached.data() + p * groups_;
+    float* high = worker.high.data() + p * room_;
+    std::uint32_t* n = worker.n.data() + p * room_;
     if (seen_.empty()) {
-      filter(worker, p, [&](std::int32_t j) { return high[j] >= reached[0]; });
-    } else {
-      filter(worker, p, [&](std::int32_t j) {
-        bool some = false;
-        for (std::uint64_t who = seen_[n[j]]; who; who &= who - 1) some |= high[j] >= reached[__builtin_ctzll(who)];
-        return some;
-      });
+      std::int32_t& held = worker.held[at(p)];
+      held = sieve_.keep(worker.low.data() + p * room_, high, n, held, worker.reached[at(p)], &worker.scored[at(p)]);
+      return;
     }
+    std::uint64_t who = 0;
+    float least = 0.0f;
+    filter(worker, p, [&](std::int32_t j) {
+      if (seen_[n[j]] != who) least = least_of(worker, p, who = seen_[n[j]]);
+      return high[j] >= least;
+    });
   }
 
   // Gives every candidate its float32 score; those without a finite one go.
@@ -371,7 +428,7 @@ class BestReader {
       const float reached = worker.reached[at(p * groups_ + g)];
       std::int64_t left = k_;  // for those that equal the k-th, the lower n first
       for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) left -= sees(g, n[j]) && similarity[j] > reached;
-      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) {
+      for (std::int32_t j = worker.held[at(p)] - 1; j >= 0; --j) {
         if (!sees(g, n[j])) continue;
         const bool stays = similarity[j] > reached || (similarity[j] == reached && left-- > 0);
         worker.best[at(j)] |= stays;
@@ -456,6 +513,7 @@ class BestReader {
   Scored scored_{};
   std::vector<std::uint64_t> seen_;  // [N] or empty
   std::vector<std::uint64_t> any_;   // [panels] groups that see some of it
+  std::vector<std::int64_t> sample_;  // panels that everybody sees whole, some of them
   std::vector<std::uint32_t> live_;  // [panels] elements that some group sees
 };
 

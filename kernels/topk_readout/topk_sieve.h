@@ -42,7 +42,7 @@ struct Asked {
   const float* breadth;    // [group]
 };
 
-// Per query, elements that may be among the best: bounds of their similarity, and n, ascending.
+// Per query, elements that may be among the best: bounds of their similarity, and n, descending.
 struct Candidates {
   float* low;            // [group, room]
   float* high;           // [group, room]
@@ -76,6 +76,11 @@ struct Scored {
   Sum sum;
 };
 
+struct Shape {
+  int channels, features;
+  bool selected;
+};
+
 struct Sieve {
   int width;  // 32 at most
   int group;  // 32 at most
@@ -85,12 +90,19 @@ struct Sieve {
 
   // Adds to the candidates every element of the panel that may reach a query's threshold. Returns a bit for every
   // query that has less than `width` places left.
-  std::uint32_t (*scan)(const Panel& panel, const Asked& asked, const Candidates& candidates, int channels,
-                        int features, bool selected,
+  std::uint32_t (*scan)(const Panel& panel, const Asked& asked, const Candidates& candidates, const Shape& shape,
                         float* tile);  // [group, width] scratch
+
+  // peak[g][w] = the greater of itself and the lower bound of element w for query g; rows lie `pitch` apart.
+  void (*probe)(const Panel& panel, const Asked& asked, const Shape& shape, float* tile, float* peak,
+                std::int64_t pitch);
 
   void (*pack)(const float* const* key, std::int64_t stride, const float* origin, int count, int channels,
                bool selected, float lambda, const PackedPanel& packed);
+
+  // Keeps those of `held` candidates whose upper bound is not below `least`, in their order; returns how many, and
+  // counts in `scored` how many of its first these are. The room behind them, up to a multiple of 16, is overwritten.
+  int (*keep)(float* low, float* high, std::uint32_t* n, int held, float least, std::int32_t* scored);
 
   // The k-th greatest of `count` >= k numbers, none of them NaN; up to 16 numbers after them are overwritten.
   float (*kth)(float* number, int count, int k);

@@ -45,8 +45,9 @@ inline std::uint32_t sift(const Panel& panel, const Asked& asked, const Candidat
     float* low = candidates.low + static_cast<std::int64_t>(g) * candidates.room;
     float* high = candidates.high + static_cast<std::int64_t>(g) * candidates.room;
     std::uint32_t* n = candidates.n + static_cast<std::int64_t>(g) * candidates.room;
-    for (std::uint32_t bits = hits[g]; bits; bits &= bits - 1) {
-      const int w = __builtin_ctz(bits);
+    for (std::uint32_t bits = hits[g]; bits;) {
+      const int w = 31 - __builtin_clz(bits);
+      bits ^= 1u << w;
       const float d = x[g * width + w] - asked.constant[g], margin = panel.bound[w] * asked.breadth[g];
       high[held] = panel.reach[w] * (d + margin);
       low[held] = panel.reach[w] * (d - margin - 2.0f * asked.slack[g]);
@@ -58,24 +59,55 @@ inline std::uint32_t sift(const Panel& panel, const Asked& asked, const Candidat
   return full;
 }
 
+// Lower bounds of all pairs of a tile, the greatest so far at every place of it.
 template <class V, int VECTORS, int GROUP>
-std::uint32_t scan_float(const Panel& panel, const Asked& asked, const Candidates& candidates, int channels, int,
-                         bool selected, float* tile) {
+inline void raise_peaks(const Panel& panel, const Asked& asked, const float* x, float* peak, std::int64_t pitch) {
+  for (int v = 0; v < VECTORS; ++v) {
+    const typename V::Reg bound = V::load(panel.bound + v * V::lanes), reach = V::load(panel.reach + v * V::lanes),
+                          sure = V::max(bound, V::sub(V::zero(), bound));  // -inf, of no match, lowers too
+    for (int g = 0; g < GROUP; ++g) {
+      const typename V::Reg constant = V::all(asked.constant[g] + 2.0f * asked.slack[g]),
+                            breadth = V::all(asked.breadth[g]);
+      const typename V::Reg d = V::sub(V::load(x + (g * VECTORS + v) * V::lanes), constant);
+      const typename V::Reg low = V::mul(reach, V::fnma(sure, breadth, d));
+      float* to = peak + g * pitch + v * V::lanes;
+      V::store(to, V::max(low, V::load(to)));
+    }
+  }
+}
+
+template <class V, int VECTORS, int GROUP>
+inline void sums_of(const Panel& panel, const Asked& asked, const Shape& shape, float* tile) {
   constexpr int width = VECTORS * V::lanes;
   const auto* key = static_cast<const float*>(panel.feature);
   const auto* query = static_cast<const float*>(asked.feature);
   typename V::Reg sum[GROUP][VECTORS];
   for (int g = 0; g < GROUP; ++g)
     for (int v = 0; v < VECTORS; ++v) sum[g][v] = V::load(panel.bias + v * V::lanes);
-  if (selected)
-    accumulate<V, VECTORS, GROUP, true>(key, query, channels, sum);
+  if (shape.selected)
+    accumulate<V, VECTORS, GROUP, true>(key, query, shape.channels, sum);
   else
-    accumulate<V, VECTORS, GROUP, false>(key, query, channels, sum);
+    accumulate<V, VECTORS, GROUP, false>(key, query, shape.channels, sum);
 #pragma GCC unroll 16
   for (int g = 0; g < GROUP; ++g)
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) V::store(tile + g * width + v * V::lanes, sum[g][v]);
+}
+
+// SUMS computes a tile of rough scores.
+using Sums = void (*)(const Panel& panel, const Asked& asked, const Shape& shape, float* tile);
+
+template <class V, int VECTORS, int GROUP, Sums SUMS>
+std::uint32_t scan(const Panel& panel, const Asked& asked, const Candidates& candidates, const Shape& shape,
+                   float* tile) {
+  SUMS(panel, asked, shape, tile);
   return sift<V, VECTORS, GROUP>(panel, asked, candidates, tile);
+}
+
+template <class V, int VECTORS, int GROUP, Sums SUMS>
+void probe(const Panel& panel, const Asked& asked, const Shape& shape, float* tile, float* peak, std::int64_t pitch) {
+  SUMS(panel, asked, shape, tile);
+  raise_peaks<V, VECTORS, GROUP>(panel, asked, tile, peak, pitch);
 }
 
 // Plain loops over the elements of a panel, which the compiler vectorises.
@@ -131,8 +163,14 @@ template <class V>
 float kth(float* number, int count, int k) {
   const int padded = (count + V::lanes - 1) / V::lanes * V::lanes;
   for (int i = count; i < padded; ++i) number[i] = kNoMatch;
-  std::int64_t least = ordered(kNoMatch), beyond = std::int64_t{ordered(-kNoMatch)} + 1;
-  while (beyond - least > 1) {  // at least k numbers reach `least`, fewer than k reach `beyond`
+  float greatest = kNoMatch, smallest = -kNoMatch;
+  for (int i = 0; i < count; ++i) {
+    greatest = number[i] > greatest ? number[i] : greatest;
+    smallest = number[i] < smallest ? number[i] : smallest;
+  }
+  // At least k numbers reach `least`, fewer than k reach `beyond`.
+  std::int64_t least = ordered(smallest), beyond = std::int64_t{ordered(greatest)} + 1;
+  while (beyond - least > 1) {
     const std::int64_t middle = least + (beyond - least) / 2;
     const int found = count_not_below<V>(number, padded, from_ordered(static_cast<std::uint32_t>(middle)));
     if (found >= k) {
@@ -140,8 +178,28 @@ float kth(float* number, int count, int k) {
     } else {
       beyond = middle;
     }
+    if (found == k) break;
   }
   return from_ordered(static_cast<std::uint32_t>(least));
+}
+
+template <class V>
+int keep(float* low, float* high, std::uint32_t* n, int held, float least, std::int32_t* scored) {
+  const typename V::Reg all = V::all(least);
+  auto* numbers = reinterpret_cast<float*>(n);  // only moved
+  int kept = 0, first = 0;
+  for (int j = 0; j < held; j += V::lanes) {
+    const typename V::Reg a = V::load(low + j), b = V::load(high + j), c = V::load(numbers + j);
+    std::uint32_t bits = V::not_below(b, all);
+    if (held - j < V::lanes) bits &= (1u << (held - j)) - 1;
+    if (j < *scored) first += __builtin_popcount(*scored - j < V::lanes ? bits & ((1u << (*scored - j)) - 1) : bits);
+    V::store_some(low + kept, a, bits);
+    V::store_some(high + kept, b, bits);
+    V::store_some(numbers + kept, c, bits);
+    kept += __builtin_popcount(bits);
+  }
+  *scored = first;
+  return kept;
 }
 
 template <class V, Sum SUM>
@@ -192,8 +250,9 @@ inline void nothing() {}
 
 template <class V, int VECTORS, int GROUP>
 constexpr Sieve float_sieve() {
-  return {VECTORS * V::lanes, GROUP, false, nothing, nothing, scan_float<V, VECTORS, GROUP>,
-          pack_panel<VECTORS * V::lanes, false>, kth<V>, score<V>};
+  return {VECTORS * V::lanes, GROUP, false, nothing, nothing,
+          scan<V, VECTORS, GROUP, sums_of<V, VECTORS, GROUP>>, probe<V, VECTORS, GROUP, sums_of<V, VECTORS, GROUP>>,
+          pack_panel<VECTORS * V::lanes, false>, keep<V>, kth<V>, score<V>};
 }
 
 }  // namespace
