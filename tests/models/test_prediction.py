@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,33 @@ def test_predictor_when_any_frame_or_the_memory_changes_then_so_does_the_next_fr
     assert not torch.allclose(told(model, a, b), before, atol=1e-4)
 
 
-def test_load_predictor_when_given_its_weights_then_widths_come_from_shapes(tmp_path: Path) -> None:
-    model = tiny()
+@pytest.mark.parametrize("blend", (True, False))
+def test_load_predictor_when_given_its_weights_then_they_tell_its_widths_and_its_memory(
+    tmp_path: Path, blend: bool
+) -> None:
+    torch.manual_seed(0)
+    model = FramePredictor(replace(TINY, blend=blend, slots=3, policy="oldest", seed=4)).eval()
     path = tmp_path / "clouds.safetensors"
     save_file(model.state_dict(), path)
     loaded = load_predictor(path, device="cpu")
-    assert loaded.config == TINY
+    assert loaded.config == model.config
     assert torch.equal(told(loaded, frames(3), frames(3)), told(model, frames(3), frames(3)))
+
+
+def test_blend_when_nothing_is_new_then_the_last_frame_stays_and_when_all_is_then_nothing_of_it() -> None:
+    model = tiny()
+    a, b = frames(3), frames(3, seed=1)
+    assert model.picture.bias is not None
+    with torch.no_grad():
+        model.picture.weight[3:] = 0
+        model.picture.bias[3:] = -40
+        assert torch.equal(told(model, a, b), a[-1])
+        model.picture.bias[3:] = 40
+        all_new = told(model, a, b)
+        published = FramePredictor(replace(TINY, blend=False)).eval()
+        state = model.state_dict()
+        published.load_state_dict({k: v[:3] if k.startswith("picture.") else v for k, v in state.items()})
+        assert torch.allclose(all_new, told(published, a, b), atol=1e-6)
 
 
 def test_load_predictor_when_the_weights_are_others_then_it_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from rotomem.train.checkpoint import export_weights
 from rotomem.train.loop import train
 from rotomem.train.moving import MovingScenes
 from rotomem.train.prediction_losses import gradient_loss, prediction_losses, shrinkage
+from rotomem.train.ranks import Share
 from rotomem.train.recipes.prediction import PredictionRecipe, predict_clip
 from rotomem.train.schedule import Budget
 from rotomem.train.slots import SlotMemory
@@ -99,14 +101,26 @@ def test_predict_clip_when_it_goes_on_then_what_was_told_is_what_is_seen() -> No
     assert torch.equal(both[:, :1], first) and torch.allclose(both[:, 1:], second, atol=1e-6)
 
 
+def test_losses_when_a_training_begins_then_the_first_frame_is_predicted_alone() -> None:
+    r = recipe(told=3, alone=0.5)
+    torch.manual_seed(0)
+    model, clips = r.build(), r.batch(r.scenes, Generator().manual_seed(1), 0, Share(), torch.device("cpu"))
+
+    def error(recipe_: PredictionRecipe, progress: float) -> float:
+        return float(recipe_.losses(model, clips, Generator().manual_seed(2), progress)["mse"])
+
+    assert error(r, 0.4) == error(replace(r, told=1), 0.9)
+    assert error(r, 0.6) == error(replace(r, alone=0.0), 0.1) != error(r, 0.4)
+
+
 def test_recipe_when_run_then_loss_falls_and_the_weights_load(tmp_path: Path) -> None:
-    r = recipe(peak=5e-3)
+    r = recipe(peak=5e-3, network=replace(TINY, blend=False))  # one that blends begins with the last frame
     path = train(r, r.open(None, torch.device("cpu")), tmp_path / "out", Budget(steps=12))
     log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     errors = [entry["mse"] for entry in log if "mse" in entry]
     assert np.mean(errors[-3:]) < 0.7 * np.mean(errors[:2])
     loaded = load_predictor(export_weights(path, tmp_path / "weights.safetensors"), device="cpu")
-    assert loaded.config.widths == TINY.widths
+    assert loaded.config == r.network
 
 
 def test_train_command_when_told_to_predict_then_it_needs_no_folder(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 Three frames on top of one another carry appearance and motion. They are encoded once: there is no mask, so the same
 features ask the memory and become its next template. Readout and the query's own value (eq. 5) are decoded into the
 next frame. The decoder sees nothing else of the frames.
+
+Told through that bottleneck alone, as published, what stands still is never quite what it was. So, unless the
+configuration says otherwise, the decoder also tells where the frame is new; elsewhere the last one stays (as in Finn,
+Goodfellow and Levine, NeurIPS 2016, section 3, "static background").
 """
 
 from __future__ import annotations
@@ -11,13 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from rotomem.errors import CheckpointError, UsageError
 from rotomem.models.interface import HeldFrame, MemoryElements, MemoryPlan, MemoryReader, Query
-from rotomem.models.layers.slots import POLICIES, Policy, choose_slot, update_keys
+from rotomem.models.layers.slots import (
+    POLICIES,
+    Policy,
+    SlotSettings,
+    choose_slot,
+    slot_settings,
+    update_keys,
+)
 from rotomem.models.registry import load_strictly, pick_device, read_state_dict
 from rotomem.models.stm import KeyValue
 
@@ -31,6 +43,7 @@ class PredictorConfig:
 
     widths     channels that leave each block of the encoder; the decoder has them in reverse
     strides    of those blocks, 1 or 2; their product is the number of pixels between two positions of the memory
+    blend      the last frame shows through where nothing new is told; False: every pixel is told, as published
     slots      frames in memory, the latest among them; the first has no slot of its own, as nobody drew it
     """
 
@@ -39,6 +52,7 @@ class PredictorConfig:
     key_dim: int = 64
     value_dim: int = 256
     update_dim: int = 64
+    blend: bool = True
     slots: int = 5
     policy: Policy = "learned"
     seed: int = 0
@@ -54,7 +68,10 @@ class PredictorConfig:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> PredictorConfig:
-        """Widths as a checkpoint's shapes tell them. Raises KeyError or ValueError where it is not a predictor's."""
+        """Widths as a checkpoint's shapes tell them, and its memory as `SlotSettings` wrote it.
+
+        Raises KeyError or ValueError where it is not a predictor's.
+        """
         blocks = 1 + max(int(k.split(".")[1]) for k in state_dict if k.startswith("encoder."))
         convs = [state_dict[f"encoder.{i}.0.weight"] for i in range(blocks)]
         return cls(
@@ -64,6 +81,8 @@ class PredictorConfig:
             key_dim=state_dict["kv.Key.weight"].shape[0],
             value_dim=state_dict["kv.Value.weight"].shape[0],
             update_dim=state_dict["update_memory.weight"].shape[0],
+            blend=state_dict["picture.weight"].shape[0] == 4,
+            **{name: value for name, value in slot_settings(state_dict).items() if name != "reach"},
         )
 
 
@@ -71,12 +90,13 @@ class PredictorConfig:
 class StackFeatures:
     """What three frames ask with, and what they are remembered by.
 
-    key [B, CK, y, x];  value [B, CV, y, x];  extra [B, 1, 2*CU + 1, y, x], see `update_keys`
+    key [B, CK, y, x];  value [B, CV, y, x];  extra [B, 1, 2*CU + 1, y, x], see `update_keys`;  last [B, 3, h, w]
     """
 
     key: Tensor
     value: Tensor
     extra: Tensor
+    last: Tensor
 
     @property
     def template(self) -> MemoryElements:
@@ -84,7 +104,7 @@ class StackFeatures:
         return MemoryElements(self.key[:, None], self.value[:, None], extra=self.extra)
 
 
-class FramePredictor(nn.Module):
+class FramePredictor(SlotSettings):
     """Three frames and a memory of what came before to the frame that comes next."""
 
     def __init__(self, config: PredictorConfig | None = None) -> None:
@@ -100,7 +120,9 @@ class FramePredictor(nn.Module):
         outs = (*widths[::-1][1:], widths[0])
         ins = (2 * config.value_dim, *outs)
         self.decoder = nn.Sequential(*(_up(i, o, s) for i, o, s in zip(ins, outs, strides[::-1], strict=False)))
-        self.picture = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.picture = nn.Conv2d(widths[0], 4 if config.blend else 3, 3, padding=1)
+        if config.blend:
+            nn.init.constant_(cast(Tensor, self.picture.bias)[3:], -2)  # to begin with, little is new
         self.plan = MemoryPlan(
             key_dim=config.key_dim,
             value_dim=config.value_dim,
@@ -117,13 +139,16 @@ class FramePredictor(nn.Module):
         f = self.encoder(torch.cat(list(frames), 1) - 0.5)
         place = torch.zeros_like(f[:, None, :1])
         extra = update_keys(self.update_query(f)[:, None], self.update_memory(f)[:, None], place)
-        return StackFeatures(self.kv.Key(f).float(), self.kv.Value(f).float(), extra)
+        return StackFeatures(self.kv.Key(f).float(), self.kv.Value(f).float(), extra, frames[-1])
 
     def decode(self, features: StackFeatures, memory: MemoryReader) -> Tensor:
         """The next frame [B, 3, h, w] float32, about 0..1, from what `memory` knows of earlier stacks (eq. 5)."""
         readout = memory.read(Query(features.key))[:, 0]
         y = torch.cat([readout, features.value], 1)
-        return self.picture(self.decoder(y)).float() + 0.5
+        told = self.picture(self.decoder(y)).float()
+        if not self.config.blend:
+            return told + 0.5
+        return torch.lerp(features.last.float(), told[:, :3] + 0.5, torch.sigmoid(told[:, 3:]))
 
     def choose_slot(self, arriving: MemoryElements, step: int, held: Sequence[HeldFrame]) -> int:
         """As `VOSModel.choose_slot`."""
