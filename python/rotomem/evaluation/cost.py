@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -59,13 +60,15 @@ def measure(
     """Figures of one model with so many objects, as plain values. Run it in a process of its own: its peak counts.
 
     size      height and width of the pictures
-    frames    tracked after the drawn one; with 5 one of them is memorised by models that keep every fifth
+    frames    that are timed; the drawn one and the first that is segmented come before and are not
     steps     frames after which the bytes that memory fills are counted
-    returns   parameters; seconds a frame, the mean over `frames`; memory_bytes, by step; peak_bytes of the process
-              after these few frames, weights and torch itself included
+    returns   parameters; seconds a frame, the median; memory_bytes, by step; peak_bytes of the process after these
+              frames, weights and torch itself included
     """
     torch.manual_seed(0)
-    model = place(build_model(case.name, **case.settings))
+    model = build_model(case.name, **case.settings)
+    parameters = sum(p.numel() for p in model.parameters())
+    model = place(model)
     session = Session(model, size=None, depth=case.depth)
     left: list[Memorised] = []
     encode_mask = model.encode_mask
@@ -76,17 +79,18 @@ def measure(
 
     model.encode_mask = listening  # type: ignore[method-assign]
     session.step(_picture(0, *size), _boxes(objects, *size))
-    started = time.perf_counter()
-    for t in range(1, frames + 1):
+    seconds = []
+    for t in range(1, frames + 2):
+        started = time.perf_counter()
         session.step(_picture(t, *size))
-    seconds = (time.perf_counter() - started) / frames
+        seconds.append(time.perf_counter() - started)
     return {
         "model": case.title,
         "objects": objects,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
         "dtype": str(model.compute_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "seconds": seconds,
+        "seconds": statistics.median(seconds[1:]),
         "peak_bytes": peak_bytes(),
         "memory_bytes": filled_bytes(model, session, left[0].elements, steps),
     }
