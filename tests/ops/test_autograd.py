@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.cases import CASES, Case, Inputs
@@ -135,6 +137,38 @@ def test_gradients_when_float32_then_errors_are_at_most_twice_plain_torch(case, 
         for leaf, true in truth.items():
             if true.numel():
                 assert float((ours[leaf] - true).abs().max()) <= budget[leaf], leaf
+
+
+@every_backend
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), elements=st.integers(1, 50))
+def test_gradients_when_memory_and_queries_move_together_then_nothing_changes(name, top_k, seed, elements):
+    """The readout depends on differences of keys alone, and is a mean of values: what gradients sum up to."""
+    case = Case("property", elements, 9, key_channels=8, value_channels=6, objects=2)
+    leaves, weight = leaves_of(case.make(seed), "anisotropic_l2"), weight_of(case).float()
+    with backend.use(name):
+        found = gradients(leaves, weight, top_k=top_k)
+    key, query = found["key"].sum(2), found["query_key"].sum(2)
+    assert torch.allclose(key, -query, atol=1e-5 * float(found["key"].abs().sum(2).max()) + 1e-6)
+    assert torch.allclose(found["value"].sum(3), weight.sum(3), atol=1e-4)
+
+
+@every_backend
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([-3.0, 0.5, 2.0]))
+def test_gradients_when_those_of_the_readout_are_scaled_then_so_are_they_in_any_order(name, top_k, seed, scale):
+    case = Case("property", 30, 9, key_channels=8, value_channels=6, objects=2)
+    inputs, weight = case.make(seed), weight_of(case).float()
+    order = np.random.default_rng(seed).permutation(30)
+    mixed = replace(
+        inputs, key=inputs.key[:, order], value=inputs.value[..., order], shrinkage=inputs.shrinkage[order]
+    )
+    with backend.use(name):
+        found = gradients(leaves_of(inputs, "anisotropic_l2"), weight, top_k=top_k)
+        other = gradients(leaves_of(mixed, "anisotropic_l2"), scale * weight, top_k=top_k)
+    for leaf, gradient in found.items():
+        moved = gradient[..., order] if leaf in ("key", "value", "shrinkage") else gradient
+        assert torch.allclose(other[leaf], scale * moved, atol=2e-4 * float(gradient.abs().max()) + 1e-6), leaf
 
 
 @every_backend

@@ -303,24 +303,52 @@ def test_read_memory_is_linear_in_values_and_ignores_order(name, seed, top_k):
     assert np.allclose(usage[order], other_usage, atol=1e-4)
 
 
-@every_backend
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_read_memory_of_two_memories_joined_reads_as_one(name, seed):
-    inputs = random_case(seed)
-    truth, _ = REFERENCE.topk_readout(
-        inputs.key, inputs.query_key, inputs.value, inputs.shrinkage, inputs.selection, top_k=5
+def part(inputs: Inputs, elements: slice | np.ndarray) -> Inputs:
+    """The memory's elements at some places, and all queries."""
+    return replace(
+        inputs,
+        key=inputs.key[:, elements],
+        value=inputs.value[..., elements],
+        shrinkage=inputs.shrinkage[elements],
     )
 
-    def join(array: np.ndarray) -> np.ndarray:
-        return np.concatenate([array[..., :13], array[..., 13:]], -1)
 
+@every_backend
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.integers(1, 39))
+def test_read_memory_of_two_memories_joined_is_their_mean_by_likelihood(name, seed, cut):
+    inputs = random_case(seed)
+    scores = REFERENCE.similarity(inputs.key, inputs.query_key, inputs.shrinkage, inputs.selection)
+    likely = np.exp(scores - scores.max(0))
     with backend.use(name):
-        readout, _ = read(
-            Inputs(join(inputs.key), inputs.query_key, join(inputs.value), join(inputs.shrinkage), inputs.selection),
-            5,
-        )
-    assert np.allclose(readout, truth, atol=1e-4)
+        readout, usage = read(inputs, None)
+        first, second = (read(part(inputs, half), None) for half in (slice(cut), slice(cut, None)))
+    share = likely[:cut].sum(0) / likely.sum(0)
+    assert np.allclose(readout, share * first[0] + (1 - share) * second[0], atol=1e-4)
+    assert usage[:cut].sum() == pytest.approx(share.sum(), abs=1e-4)
+
+
+@every_backend
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.integers(1, 39), top_k=st.integers(1, 45))
+def test_read_memory_of_two_memories_joined_chooses_among_what_each_would(name, seed, cut, top_k):
+    inputs = random_case(seed, positions=1)
+    with backend.use(name):
+        chosen = [read(part(inputs, half), top_k)[1] > 0 for half in (slice(cut), slice(cut, None))]
+        joined, fewer = read(inputs, top_k), read(part(inputs, np.concatenate(chosen)), top_k)
+    assert np.allclose(joined[0], fewer[0], atol=1e-5)
+    assert np.allclose(joined[1][np.concatenate(chosen)], fewer[1], atol=1e-5)
+
+
+@every_backend
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), elements=st.integers(1, 70))
+def test_read_memory_with_as_many_places_as_elements_is_a_full_softmax(name, seed, elements):
+    inputs = random_case(seed, elements)
+    with backend.use(name):
+        full, places = read(inputs, None), read(inputs, elements)
+    assert np.allclose(places[0], full[0], atol=1e-5)
+    assert np.allclose(places[1], full[1], atol=1e-5)
 
 
 @every_backend
