@@ -146,6 +146,8 @@ def test_prepare_when_parts_are_precise_then_they_alone_are_float32() -> None:
     precise = {n for n, m in model.named_modules() if isinstance(m, PreparedConv) and m.dtype == torch.float32}
     assert {n.rpartition(".")[0] for n in precise} >= {"decoder", "key_encoder.layer2.0"}
     assert all(n.startswith(("decoder.pred", "key_encoder.layer2.")) for n in precise)
+    model.compute_dtype = torch.float32
+    assert {m.dtype for m in prepare(model).modules() if isinstance(m, PreparedConv)} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ("xmem", "stcn"))

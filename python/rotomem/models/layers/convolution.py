@@ -9,7 +9,7 @@ their names stay what they are, so a prepared network trains, loads and saves as
 from __future__ import annotations
 
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -141,7 +141,7 @@ class PreparedConv(nn.Conv2d):
             if packed_for is None:
                 weight = weight.contiguous(memory_format=torch.channels_last)
             else:
-                reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
+                reorder = cast(Any, torch._C._nn).mkldnn_reorder_conv2d_weight
                 how = list(self.padding), list(self.stride), list(self.dilation), self.groups
                 weight = reorder(weight.contiguous().to_mkldnn(), *how, list(packed_for))
             made = self._made[channels.start, channels.stop] = state, weight, bias
