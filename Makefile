@@ -1,6 +1,7 @@
 # make setup   a fresh .venv with rotomem built into it
 # make demo    render a shot, track it, compare with the truth
 # make test    lint, then every test, with line coverage
+# make test-gpu   what needs an NVIDIA device; then make sanitize, the same under compute-sanitizer
 # make bench   timings of kernels and whole shots; BENCH="read --case 480p" picks
 # make lint    ruff, mypy, layers
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find ext kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test test-gpu sanitize bench lint clean
 
 setup: $(VENV)/.built
 
@@ -30,6 +31,16 @@ demo: setup
 
 test: lint
 	$(BIN)/python -m pytest --cov=rotomem --cov-report=term:skip-covered --durations=10
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu -rs
+
+# The tools see wrong addresses and memory never written; races in shared memory; barriers not all threads reach.
+sanitize: setup
+	for tool in memcheck initcheck racecheck synccheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
+	    $(BIN)/python -m pytest -m gpu tests/ops/test_on_device.py -k "reference or copy" || exit 1; \
+	done
 
 bench: setup
 	$(BIN)/rotomem bench $(BENCH)

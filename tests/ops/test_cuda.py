@@ -110,6 +110,8 @@ def test_choose_when_a_device_is_there_then_its_kernels_take_floats_and_halves(s
     assert backend.choose(Device(), torch.rand(2), cuda=True) is None
     assert backend.choose(torch.rand(2), cuda=True) == backend.kernels.instruction_sets()[-1]
     assert backend.current("cuda") == "native-cuda"
+    assert backend.available("cuda") == ("torch", "native-cuda")
+    assert "native-cuda" not in backend.available()
     assert backend.explain_cuda() == "native-cuda: H (9.0); torch for float64 and gradients"
     for name in ("native", "native-cuda"):
         with backend.use(name):
@@ -129,6 +131,7 @@ def test_choose_when_no_device_can_be_used_then_torch_runs_and_the_reason_is_tol
     status([], "there is no NVIDIA driver")
     assert backend.choose(Device(), cuda=True) is None
     assert backend.current("cuda") == "torch"
+    assert backend.available("cuda") == ("torch",)
     assert backend.explain_cuda() == "torch, where it has such a device: there is no NVIDIA driver"
     with pytest.raises(BackendError, match="native-cuda is forced, but there is no NVIDIA driver"):
         backend.use("native-cuda").__enter__()

@@ -128,8 +128,10 @@ def forced() -> bool:
     return _asked()[0] != "auto"
 
 
-def available() -> tuple[str, ...]:
-    """Every concrete backend for the CPU of this machine, plain ones first: "torch", then "native-portable", ..."""
+def available(device: str = "cpu") -> tuple[str, ...]:
+    """Every concrete backend for a "cpu" or "cuda" device of this machine, plain ones first: "torch", then ours."""
+    if device != "cpu":
+        return ("torch",) if device != "cuda" or cuda_trouble() else ("torch", "native-cuda")
     if kernels is None:
         return ("torch",)
     return ("torch", *(f"native-{name}" for name in kernels.instruction_sets()))
