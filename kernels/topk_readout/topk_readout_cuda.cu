@@ -33,12 +33,12 @@
 #include "common/check.h"
 #include "common/launch.cuh"
 #include "common/ptx.cuh"
+#include "common/stored.cuh"
 #include "topk_readout/topk_readout_math.h"
 
 namespace rotomem {
 namespace {
 
-constexpr unsigned kAll = 0xffffffffu;  // every lane of a warp
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // A block multiplies kBlockQueries queries, kWarpQueries a warp, by tiles of kTile elements that its warps share.
@@ -163,11 +163,6 @@ struct Keys {
   __device__ float scale_of(std::int64_t n) const { return shrinkage ? root * shrinkage[n * shrinkage_element] : root; }
   __device__ bool valid_at(std::int64_t n) const { return !valid || valid[n * valid_element]; }
 };
-
-__device__ float warp_sum(float one) {
-  for (int bits = 16; bits > 0; bits /= 2) one += __shfl_xor_sync(kAll, one, bits);
-  return one;
-}
 
 // The half nearest to x, or the greatest one; NaN stays.
 __device__ std::uint16_t packed_half(float x) {
@@ -476,19 +471,6 @@ __global__ void usage_kernel(const unsigned long long* use, std::int64_t element
   if (n < elements) usage[n] = static_cast<float>(static_cast<double>(use[n]) / kUsageOne);
 }
 
-struct Float32 {
-  using Type = float;
-  __device__ static float value(float stored) { return stored; }
-};
-struct Float16 {
-  using Type = std::uint16_t;
-  __device__ static float value(std::uint16_t stored) { return half_value(stored); }
-};
-struct Bfloat16 {
-  using Type = std::uint16_t;
-  __device__ static float value(std::uint16_t stored) { return from_bf16(stored); }
-};
-
 // Grid [blocks of queries, blocks of channels, objects]. A warp takes a query at a time, a lane every 32nd channel, so
 // that rows of values are read whole; shared memory turns what it sums, so that rows of the readout are written whole.
 template <class Stored>
@@ -654,11 +636,7 @@ void topk_readout_cuda(const TopkReadoutCuda& read, const Queue& queue) {
   if (read.usage)
     launch("writing usage", usage_kernel, blocks_of(elements, 256), 256, 0, queue, scratch.use, elements,
            read.usage.data);
-  switch (read.value.type) {
-    case Number::float16: return gather<Float16>(read, plan, scratch, queue);
-    case Number::bfloat16: return gather<Bfloat16>(read, plan, scratch, queue);
-    default: return gather<Float32>(read, plan, scratch, queue);
-  }
+  for_stored(read.value.type, [&](auto stored) { gather<decltype(stored)>(read, plan, scratch, queue); });
 }
 
 }  // namespace rotomem

@@ -55,6 +55,22 @@ def test_read_memory_when_values_are_not_rows_then_they_are_turned(emulated, mon
     assert ours.usage is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_consolidate_when_on_a_device_then_equals_torch(emulated, monkeypatch, dtype):
+    given = memory(dtype)
+    candidates = [given["key"], given["shrinkage"], given["value"], given["key"].abs() * 0.1]
+    usage, valid = torch.rand(2, 300), torch.rand(2, 300) < 0.7
+    ours = ops.consolidate(*candidates, usage, 7, valid=valid)
+    with monkeypatch.context() as torch_only:
+        torch_only.setattr(backend, "choose", lambda *tensors, cuda=False: None)
+        plain = ops.consolidate(*candidates, usage, 7, valid=valid)
+    assert torch.equal(ours.index, plain.index) and torch.equal(ours.key, plain.key)
+    for name in ("shrinkage", "value"):
+        got, expected = getattr(ours, name), getattr(plain, name)
+        assert got.dtype == dtype
+        assert torch.allclose(got.float(), expected.float(), atol=4 * torch.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(("top_k", "says"), [(None, "no full softmax"), (513, "top_k is 513, more than 512")])
 def test_read_memory_when_a_device_cannot_then_torch_does_unless_forced(emulated, monkeypatch, top_k, says):
     given = memory(elements=600)

@@ -110,6 +110,24 @@ def test_read_memory_when_captured_in_a_graph_then_replays_follow_its_inputs(dev
         assert torch.equal(captured.readout, ops.read_memory(**given).readout)
 
 
+def test_consolidate_when_on_a_device_then_agrees_with_reference(device):
+    inputs = Case("candidates", 9000, 9000, value_channels=130, objects=2).make()
+    usage = np.random.default_rng(0).random(9000).astype(np.float32)
+    arrays = (inputs.key, inputs.shrinkage, inputs.value, inputs.selection, usage)
+    made = ops.consolidate(*(torch.from_numpy(a)[None].to(device) for a in arrays), 128)
+    index = reference("consolidate").most_used(usage, 128)
+    assert made.index[0].tolist() == index.tolist()
+    truth = reference("consolidate").consolidate(*arrays[:4], index)
+    for got, true in zip((made.key, made.shrinkage, made.value), truth, strict=True):
+        assert np.allclose(got[0].cpu().numpy(), true, rtol=1e-5, atol=1e-5)
+
+
+def test_keep_most_used_when_on_a_device_then_agrees_with_reference(device):
+    usage = np.random.default_rng(0).integers(0, 900, 10_000).astype(np.float32)
+    stay = ops.keep_most_used(torch.from_numpy(usage).to(device), 7000)
+    assert stay.tolist() == reference("forget").keep_most_used(usage, 7000).tolist()
+
+
 def test_copy_when_on_a_device_then_numbers_arrive(device):
     source = torch.arange(3000, dtype=torch.float32, device=device)[::3]
     target = torch.zeros(1000, device=device)

@@ -46,25 +46,46 @@ def read_memory(
     for b in range(batch):
         # What is converted here must live until the kernels are queued; its memory is then given only to what the
         # same stream runs later.
-        held = [None if t is None else t[b].detach().float() for t in (key, query_key, shrinkage, selection)]
-        rows = _rows(value[b])
-        mask = None if valid is None else valid[b].to(torch.uint8)
-        call: dict[str, Any] = {
-            **{name: array(t) for name, t in zip(("key", "query_key", "shrinkage", "selection"), held, strict=True)},
-            "value": array(rows),
-            "valid": array(mask),
-            "readout": array(readout[b]),
-            "usage": array(None if usage is None else usage[b]),
-            "index": array(None if index is None else index[b]),
-            "weight": array(None if weight is None else weight[b]),
-            "top_k": top_k,
-            "similarity": form,
-            **queue(key.device),
-        }
-        needed = backend.kernels.topk_readout_cuda(**call)
-        scratch = torch.empty(needed, dtype=torch.uint8, device=key.device)
-        backend.kernels.topk_readout_cuda(**call, scratch=array(scratch))
+        given = {"key": key, "query_key": query_key, "shrinkage": shrinkage, "selection": selection}
+        held = {name: None if t is None else t[b].detach().float() for name, t in given.items()}
+        held |= {"value": _rows(value[b]), "valid": None if valid is None else valid[b].to(torch.uint8)}
+        written = {"readout": readout, "usage": usage, "index": index, "weight": weight}
+        held |= {name: None if t is None else t[b] for name, t in written.items()}
+        _with_scratch("topk_readout_cuda", held, key.device, top_k=top_k, similarity=form)
     return Read(readout.to(query_key.dtype), usage, index, weight)
+
+
+def consolidate(
+    candidate_key: Tensor,
+    candidate_shrinkage: Tensor,
+    candidate_value: Tensor,
+    candidate_selection: Tensor,
+    index: Tensor,
+    valid: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Key [B, CK, P], shrinkage [B, P] and value [B, O, CV, P] of the prototypes at `index` (see ops.consolidate)."""
+    made = index.shape[1]
+    new = {"device": index.device, "dtype": torch.float32}
+    key = torch.empty(*candidate_key.shape[:2], made, **new)
+    shrinkage = torch.empty(index.shape, **new)
+    value = torch.empty(*candidate_value.shape[:3], made, **new)
+    for b in range(index.shape[0]):
+        given = {"key": candidate_key, "shrinkage": candidate_shrinkage, "selection": candidate_selection}
+        held: dict[str, Tensor | None] = {name: t[b].detach().float() for name, t in given.items()}
+        held |= {
+            "value": _rows(candidate_value[b]),
+            "index": index[b],
+            "valid": None if valid is None else valid[b].to(torch.uint8),
+            "prototype_key": key[b],
+            "prototype_shrinkage": shrinkage[b],
+            "prototype_value": value[b],
+        }
+        _with_scratch("consolidate_cuda", held, index.device)
+    return (
+        key.to(candidate_key.dtype),
+        shrinkage.to(candidate_shrinkage.dtype),
+        value.to(candidate_value.dtype),
+    )
 
 
 def local_attention_trouble(relative_key: Tensor) -> str:
@@ -89,6 +110,14 @@ def local_attention(**given: Tensor) -> Tensor:
     arrays = {name: array(tensor) for name, tensor in held.items()}
     backend.kernels.local_attention_cuda(**arrays, readout=array(readout), **queue(device))
     return readout.to(given["query"].dtype)
+
+
+def _with_scratch(name: str, tensors: dict[str, Tensor | None], device: torch.device, **options: Any) -> None:
+    """Call a kernel twice: it says how much scratch it needs, and gets it."""
+    kernel = getattr(backend.kernels, name)
+    call = {**{argument: array(tensor) for argument, tensor in tensors.items()}, **options, **queue(device)}
+    scratch = torch.empty(kernel(**call), dtype=torch.uint8, device=device)
+    kernel(**call, scratch=array(scratch))
 
 
 def array(tensor: Tensor | None) -> tuple[int, tuple[int, ...], tuple[int, ...], str] | None:

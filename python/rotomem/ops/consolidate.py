@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rotomem.errors import ShapeError
-from rotomem.ops import _check, _torch, backend
+from rotomem.ops import _check, _cuda, _torch, backend
 from rotomem.ops._native import array, rows
 
 
@@ -86,10 +86,10 @@ def consolidate(
             )
 
     tensors = (candidate_key, candidate_shrinkage, candidate_value, candidate_selection)
-    isa = backend.choose(*tensors)
-    if isa is None:
-        key, shrinkage, value = _torch.consolidate(*tensors, index, valid)
-        return Prototypes(index, key, shrinkage, value)
+    isa = backend.choose(*tensors, cuda=True)
+    if isa in (None, "cuda"):
+        make = _torch.consolidate if isa is None else _cuda.consolidate
+        return Prototypes(index, *make(*tensors, index, valid))
     channels, (objects, depth), made = candidate_key.shape[1], candidate_value.shape[1:3], index.shape[1]
     key = torch.empty(batch, channels, made)
     shrinkage = torch.empty(batch, made)
