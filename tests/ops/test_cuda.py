@@ -100,6 +100,10 @@ class Double(Device):
     dtype = torch.float64
 
 
+class Learning(Device):
+    requires_grad = True
+
+
 class Half(Device):
     dtype = torch.float16
 
@@ -122,6 +126,7 @@ def test_choose_when_a_device_is_there_then_its_kernels_take_floats_and_halves(s
     assert backend.choose(Device(), Half(), None, cuda=True) == "cuda"
     assert backend.choose(Device(), cuda=False) is None
     assert backend.choose(Device(), Double(), cuda=True) is None
+    assert backend.choose(Device(), Learning(), cuda=True, differentiable=True) is None
     assert backend.choose(Device(), Other(), cuda=True) is None
     assert backend.choose(Device(), torch.rand(2), cuda=True) is None
     assert backend.choose(torch.rand(2), cuda=True) == backend.kernels.instruction_sets()[-1]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from kernels.cases import CASES, Case, Inputs, reference
+from kernels.test_local_attention import inputs as local_attention_inputs
+from kernels.test_local_attention import truth as local_attention_truth
 from kernels.test_topk_readout_cuda import plain_error
 from rotomem import Session, load_model, ops
 from rotomem.ops import _cuda, backend
@@ -120,6 +122,13 @@ def test_consolidate_when_on_a_device_then_agrees_with_reference(device):
     truth = reference("consolidate").consolidate(*arrays[:4], index)
     for got, true in zip((made.key, made.shrinkage, made.value), truth, strict=True):
         assert np.allclose(got[0].cpu().numpy(), true, rtol=1e-5, atol=1e-5)
+
+
+def test_local_attention_when_on_a_device_then_agrees_with_reference(device):
+    given = local_attention_inputs(rows=30, columns=54, reach=7, depth=32, heads=8)
+    want = local_attention_truth(given)
+    got = ops.local_attention(**{name: torch.from_numpy(array).to(device) for name, array in given.items()})
+    assert np.abs(got.cpu().numpy() - want).max() <= 2e-6 * np.abs(want).max()
 
 
 def test_keep_most_used_when_on_a_device_then_agrees_with_reference(device):

@@ -38,7 +38,7 @@ def read_memory(
     """A read (see ops.readout.read_memory) on the tensors' device and torch's current stream; never waits for it."""
     batch, elements, positions = key.shape[0], key.shape[2], query_key.shape[2]
     top_k = min(top_k, elements)
-    new = {"device": key.device, "dtype": torch.float32}
+    new: dict[str, Any] = {"device": key.device, "dtype": torch.float32}
     readout = torch.empty(batch, *value.shape[1:3], positions, **new)
     usage = torch.empty(batch, elements, **new) if need_usage else None
     index = torch.empty(batch, positions, top_k, device=key.device, dtype=torch.int32) if need_chosen else None
@@ -65,7 +65,7 @@ def consolidate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Key [B, CK, P], shrinkage [B, P] and value [B, O, CV, P] of the prototypes at `index` (see ops.consolidate)."""
     made = index.shape[1]
-    new = {"device": index.device, "dtype": torch.float32}
+    new: dict[str, Any] = {"device": index.device, "dtype": torch.float32}
     key = torch.empty(*candidate_key.shape[:2], made, **new)
     shrinkage = torch.empty(index.shape, **new)
     value = torch.empty(*candidate_value.shape[:3], made, **new)

@@ -24,8 +24,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Raises EmptyMemoryError where N is 0; ShapeError naming the argument and the sizes; BackendError where a forced
     backend is absent.
     Cost: B*heads*P*N*(CK + CV) multiply-adds; scratch a thread a block of 144 queries. Half types, gradients and
-    devices go to torch's fused attention, which streams too (with gradients on the CPU only where CK is CV); on NVIDIA
-    devices nothing of ours would do better.
+    devices go to torch's fused attention, which streams too (with gradients on the CPU only where CK is CV); on
+    NVIDIA devices nothing of ours would do better.
     Defined by kernels/attention/reference.py.
     """
     _check.shape("query", query, (None, None, None, None), "[B, heads, P, CK]")
