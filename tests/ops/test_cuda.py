@@ -7,8 +7,8 @@ import torch
 
 from kernels.cuda_on_cpu import load
 from rotomem import ops
-from rotomem.errors import BackendError
-from rotomem.ops import _cuda, _torch, backend
+from rotomem.errors import BackendError, EmptyMemoryError
+from rotomem.ops import _check, _cuda, _torch, backend
 
 
 @pytest.fixture
@@ -53,6 +53,13 @@ def test_read_memory_when_values_are_not_rows_then_they_are_turned(emulated, mon
     ours, plain = both(monkeypatch, given, top_k=400)
     assert torch.allclose(ours.readout, plain.readout, atol=1e-5)
     assert ours.usage is None
+
+
+def test_mask_when_on_a_device_then_nobody_waits_to_look_into_it():
+    nothing = torch.zeros(1, 6, dtype=torch.bool)
+    with pytest.raises(EmptyMemoryError):
+        _check.mask(nothing, 1, 6)
+    _check.mask(nothing.to("meta"), 1, 6)  # numbers that cannot be looked at
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -103,10 +103,11 @@ def test_read_memory_when_its_inputs_are_still_being_made_then_it_waits_its_turn
 def test_read_memory_when_captured_in_a_graph_then_replays_follow_its_inputs(device):
     with torch.cuda.device(device):
         given = arguments(BIG, device)
-        ops.read_memory(**given)
+        everything = torch.ones(1, given["key"].shape[2], dtype=torch.bool, device=device)
+        ops.read_memory(**given, valid=everything)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # waiting for the device, or allocating behind torch's back, would fail here
-            captured = ops.read_memory(**given, need_usage=True)
+            captured = ops.read_memory(**given, valid=everything, need_usage=True)
         given["query_key"].add_(0.1)
         graph.replay()
         assert torch.equal(captured.readout, ops.read_memory(**given).readout)

@@ -60,13 +60,16 @@ def keys(key: Tensor, query_key: Tensor, shrinkage: Tensor | None, selection: Te
 
 
 def mask(valid: Tensor | None, batch: int, elements: int) -> None:
-    """Refuse a mask of the wrong shape or type, and one that leaves nothing."""
+    """Refuse a mask of the wrong shape or type, and one on the CPU that leaves nothing.
+
+    Looking into one on a device would wait for all that is queued there.
+    """
     if valid is None:
         return
     shape("valid", valid, (batch, elements), "[B, N]")
     if valid.dtype not in (torch.bool, torch.uint8):
         raise ShapeError(f"valid is {valid.dtype}, expected bool", remedy="compare it with 0 first")
-    if batch and not bool((valid != 0).any(dim=1).all()):
+    if batch and valid.device.type == "cpu" and not bool((valid != 0).any(dim=1).all()):
         raise EmptyMemoryError(
             "every memory element is masked out by `valid`",
             remedy="read only objects that have been given at least one mask",

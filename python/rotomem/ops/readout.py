@@ -63,8 +63,9 @@ def read_memory(
     packed       what is kept of this memory's keys between reads, for the CPU without gradients; batch 1
     returns      Readout(readout [B, O, CV, P], usage [B, N] or None)
 
-    Raises EmptyMemoryError where N is 0 or `valid` leaves nothing; ShapeError naming the argument and the sizes;
-    UsageError for an unknown similarity; BackendError where a forced backend is absent.
+    Raises EmptyMemoryError where N is 0 or `valid`, on the CPU, leaves nothing (on a device, which nothing here waits
+    for, zeros are read then); ShapeError naming the argument and the sizes; UsageError for an unknown similarity;
+    BackendError where a forced backend is absent.
     Cost: B*CK*N*P multiply-adds, twice that with a selection; scratch is a tile of S and top_k indices a position,
     never all of S, with gradients too. Those of a full softmax flow in plain torch.
     Defined by kernels/topk_readout/reference.py.
