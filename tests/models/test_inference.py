@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +112,14 @@ def test_prepared_conv_when_weights_or_norm_change_then_it_follows() -> None:
     pair[0].weight.zero_()
     pair[0].bias.copy_(pair[1].running_mean)
     assert torch.allclose(pair(x), pair[1].bias[:, None, None].expand_as(x), atol=1e-6)
+
+
+def test_prepared_model_when_copied_after_it_ran_then_the_copy_runs_too() -> None:
+    model = random_model("xmem")
+    model.compute_dtype = torch.bfloat16
+    expected = mattes(prepare(model), 1)
+    assert np.array_equal(mattes(copy.deepcopy(model), 1), expected)
+    assert np.array_equal(mattes(pickle.loads(pickle.dumps(model)), 1), expected)
 
 
 @torch.no_grad()

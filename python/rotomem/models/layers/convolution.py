@@ -98,6 +98,9 @@ class PreparedConv(nn.Conv2d):
         """Whether it takes the norm into its weights, here and now; the norm asks for the same."""
         return not torch.is_grad_enabled() and not any(norm.training for norm in self._norm)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # packed weights can be neither copied nor pickled
+
     def forward(self, x: Tensor) -> Tensor:
         return self.pass_through(x) if self.folds else super().forward(x)
 
