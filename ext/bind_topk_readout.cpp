@@ -57,9 +57,9 @@ void bind_topk_readout(py::module_& module) {
       },
       py::kw_only(), py::arg("key"), py::arg("query_key"), py::arg("value"), py::arg("readout"),
       py::arg("shrinkage") = py::none(), py::arg("selection") = py::none(), py::arg("valid") = py::none(),
-      py::arg("usage") = py::none(), py::arg("index") = py::none(), py::arg("weight") = py::none(), py::arg("packed") = py::none(), py::arg("others") = py::tuple(),
-      py::arg("top_k") = 30, py::arg("similarity") = "anisotropic_l2",
-      py::arg("instructions") = "auto", py::arg("threads") = 1);
+      py::arg("usage") = py::none(), py::arg("index") = py::none(), py::arg("weight") = py::none(),
+      py::arg("packed") = py::none(), py::arg("others") = py::tuple(), py::arg("top_k") = 30,
+      py::arg("similarity") = "anisotropic_l2", py::arg("instructions") = "auto", py::arg("threads") = 1);
 }
 
 }  // namespace rotomem

@@ -23,7 +23,7 @@ struct Avx512x16 {
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
-  static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm512_maskz_max_ps(0xffff, a, b); }  // gcc 12 warns of its own _mm512_max_ps
   static Reg add_exponent(Reg a, Reg power) {
     const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(power), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), bits));

@@ -59,7 +59,8 @@ void sums(const Panel& panel, const Asked& asked, const Shape& shape, float* til
 
 }  // namespace
 
-constexpr Sieve kAmxSieve = {32, kGroup, true, begin, end, scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
+constexpr Sieve kAmxSieve = {32, kGroup, true, begin, end,
+                             scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
                              pack_panel<32, true>, keep<Avx512x16>, kth<Avx512x16>, score<Avx512x16>};
 
 }  // namespace rotomem

@@ -37,7 +37,8 @@ void sums(const Panel& panel, const Asked& asked, const Shape& shape, float* til
 
 }  // namespace
 
-constexpr Sieve kAvx512Bf16Sieve = {32, kGroup, true, nothing, nothing, scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
+constexpr Sieve kAvx512Bf16Sieve = {32, kGroup, true, nothing, nothing,
+                             scan<Avx512x16, 2, kGroup, sums>, probe<Avx512x16, 2, kGroup, sums>,
                              pack_panel<32, true>, keep<Avx512x16>, kth<Avx512x16>, score<Avx512x16>};
 
 }  // namespace rotomem

@@ -78,7 +78,7 @@ class BestReader {
       packed_ = &own_.emplace(channels_, read.similarity, selected_, instructions);
       own_->extend(read.key, read.shrinkage, threads);
     }
-    scored_ = {read.key.data,         read.key.stride[1],         packed_->scale_.data(),
+    scored_ = {read.key.data,           read.key.stride[1],          packed_->scale_.data(),
                packed_->origin_.data(), static_cast<int>(channels_), sum_of(read)};
     if (channels_ > 1 && read.key.stride[0] != 1) {  // float32 scores take an element at a time
       rows_.resize(at(elements_ * channels_));
@@ -208,7 +208,8 @@ class BestReader {
         trust[c] = p < count && selected_ ? read_.selection(c, first + p) : 1.0f;
         poison += query[c] * 0.0f + trust[c] * 0.0f;
         const float q = query[c] - packed_->origin_[at(c)];
-        const float linear = squares ? 2.0f * trust[c] * q : q, square = selected_ ? -trust[c] / packed_->lambda_ : 0.0f;
+        const float linear = squares ? 2.0f * trust[c] * q : q;
+        const float square = selected_ ? -trust[c] / packed_->lambda_ : 0.0f;
         norm += static_cast<double>(linear) * linear + static_cast<double>(square) * square;
         if (scored_.sum == Sum::moved) query[c] = 2.0f * q;
         if (scored_.sum == Sum::difference) {
@@ -225,11 +226,11 @@ class BestReader {
           const float other = square - from_bf16(to[channels_]);
           lost += static_cast<double>(other) * other;
         } else if (selected_) {
-          float* to = reinterpret_cast<float*>(worker.feature.get()) + ((p / group) * channels_ + c) * 2 * group + p % group;
+          float* to = grouped(worker, p) + c * 2 * group;
           to[0] = -trust[c];
           to[group] = linear;
         } else {
-          reinterpret_cast<float*>(worker.feature.get())[((p / group) * channels_ + c) * group + p % group] = linear;
+          grouped(worker, p)[c * group] = linear;
         }
       }
       const float bias = squares && !selected_ ? 1.0f / packed_->lambda_ : 0.0f;
@@ -244,13 +245,18 @@ class BestReader {
     }
   }
 
+  // Where a query's float features begin, those of the others in its group between them.
+  float* grouped(Worker& worker, std::int64_t p) const {
+    const std::int64_t first = p / sieve_.group * sieve_.group;
+    return reinterpret_cast<float*>(worker.feature.get() + first * query_bytes()) + p - first;
+  }
+
   void blank(Worker& worker, std::int64_t p) const {
     const std::int64_t group = sieve_.group;
     if (sieve_.bf16) {
       std::fill_n(worker.feature.get() + p * query_bytes(), query_bytes(), char{0});
     } else {
-      float* to = reinterpret_cast<float*>(worker.feature.get() + p / group * group * query_bytes()) + p % group;
-      for (std::int64_t f = 0; f < query_bytes() / 4; ++f) to[f * group] = 0.0f;
+      for (std::int64_t f = 0; f < query_bytes() / 4; ++f) grouped(worker, p)[f * group] = 0.0f;
     }
   }
 
@@ -267,8 +273,13 @@ class BestReader {
 
   Panel panel(std::int64_t i) const {
     const std::int64_t n = i * sieve_.width;
-    return {packed_->feature_.get() + i * packed_->panel_bytes_, packed_->inverse_.data() + n, packed_->reach_.data() + n,
-            packed_->bound_.data() + n, packed_->bias_.data() + n, static_cast<std::uint32_t>(n), live_[at(i)]};
+    return {packed_->feature_.get() + i * packed_->panel_bytes_,
+            packed_->inverse_.data() + n,
+            packed_->reach_.data() + n,
+            packed_->bound_.data() + n,
+            packed_->bias_.data() + n,
+            static_cast<std::uint32_t>(n),
+            live_[at(i)]};
   }
 
   Asked asked(const Worker& worker, std::int64_t p) const {
@@ -411,7 +422,9 @@ class BestReader {
                  worker.n.data() + p * room_ + from, held - from, low + from);
     std::copy(low + from, low + held, worker.high.data() + p * room_ + from);
     worker.scored[at(p)] = held;
-    filter(worker, p, [&](std::int32_t j) { return is_match(low[j]); });
+    bool all = true;
+    for (std::int32_t j = from; j < held; ++j) all &= is_match(low[j]);
+    if (!all) filter(worker, p, [&](std::int32_t j) { return is_match(low[j]); });
   }
 
   // Makes room: by the bounds, and where these leave too many, as of elements that resemble each other, by scores.
@@ -423,16 +436,26 @@ class BestReader {
     raise(worker, p);
     const float* similarity = worker.low.data() + p * room_;
     const std::uint32_t* n = worker.n.data() + p * room_;
+    // Of those that equal the k-th best, as many as there is place for: the last, of lowest n.
+    const auto best_of = [&](std::int64_t g, auto&& seen) {
+      const float reached = worker.reached[at(p * groups_ + g)];
+      std::int64_t above = 0, equal = 0;
+      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) {
+        above += seen(j) && similarity[j] > reached;
+        equal += seen(j) && similarity[j] == reached;
+      }
+      return [=, gone = above + equal - k_](std::int32_t j) mutable {
+        return seen(j) && (similarity[j] > reached || (similarity[j] == reached && gone-- <= 0));
+      };
+    };
+    if (seen_.empty()) {
+      filter(worker, p, best_of(0, [](std::int32_t) { return true; }));
+      return;
+    }
     std::fill_n(worker.best.begin(), worker.held[at(p)], 0);  // here: whether a candidate stays
     for (std::int64_t g = 0; g < groups_; ++g) {
-      const float reached = worker.reached[at(p * groups_ + g)];
-      std::int64_t left = k_;  // for those that equal the k-th, the lower n first
-      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) left -= sees(g, n[j]) && similarity[j] > reached;
-      for (std::int32_t j = worker.held[at(p)] - 1; j >= 0; --j) {
-        if (!sees(g, n[j])) continue;
-        const bool stays = similarity[j] > reached || (similarity[j] == reached && left-- > 0);
-        worker.best[at(j)] |= stays;
-      }
+      auto stays = best_of(g, [=](std::int32_t j) { return sees(g, n[j]); });
+      for (std::int32_t j = 0; j < worker.held[at(p)]; ++j) worker.best[at(j)] |= stays(j);
     }
     filter(worker, p, [&](std::int32_t j) { return worker.best[at(j)] != 0; });
   }
@@ -550,7 +573,8 @@ void topk_readout(const TopkReadout& read, Instructions instructions, int thread
   check(read.others.size() < 64, "more than 64 groups of objects");
   for (const ObjectGroup& other : read.others) check_group(read, other.value, other.valid, other.readout);
   if (read.usage) check_size("usage N", read.usage.size[0], elements);
-  check(static_cast<bool>(read.index) == static_cast<bool>(read.weight), "index and weight come together or not at all");
+  check(static_cast<bool>(read.index) == static_cast<bool>(read.weight),
+        "index and weight come together or not at all");
   if (read.index) {
     check(read.top_k > 0, "index and weight need a top_k: a full softmax chooses everything");
     const std::int64_t k = std::min<std::int64_t>(read.top_k, elements);

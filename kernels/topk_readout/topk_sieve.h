@@ -4,7 +4,8 @@
 // how far they can be off. Elements that cannot be among a query's best k fall through; what stays is scored again in
 // float32. With D = similarity / scale (scale: shrinkage / sqrt(CK)),
 //
-//     K . Q = D + constant,    K' . Q' = x,    |x - K . Q| <= |K - K'| |Q| + |K'| |Q - Q'| + rounding <= bound * breadth
+//     K . Q = D + constant,    K' . Q' = x,
+//     |x - K . Q| <= |K - K'| |Q| + |K'| |Q - Q'| + rounding <= bound * breadth
 //
 //                       K                      Q                    constant
 //     dot               k                      q                    0
