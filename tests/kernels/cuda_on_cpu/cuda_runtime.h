@@ -10,7 +10,6 @@
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
 #define __align__(bytes) alignas(bytes)
 #define __launch_bounds__(...)
 #define __shared__ static
@@ -18,14 +17,8 @@
 using std::max;
 using std::min;
 
-struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 // Threads together.
 inline void __syncthreads() { cuda_on_cpu::wait_for(cuda_on_cpu::block, "__syncthreads"); }
@@ -46,12 +39,6 @@ T __shfl_xor_sync(unsigned mask, T value, int bits) {
   whole_warp(mask);
   return cuda_on_cpu::exchange("__shfl_xor_sync", value)[cuda_on_cpu::lane() ^ static_cast<unsigned>(bits)];
 }
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned by) {
-  whole_warp(mask);
-  const unsigned from = cuda_on_cpu::lane() + by;
-  return cuda_on_cpu::exchange("__shfl_down_sync", value)[from < 32 ? from : cuda_on_cpu::lane()];
-}
 inline unsigned __ballot_sync(unsigned mask, int holds) {
   whole_warp(mask);
   const int* all = cuda_on_cpu::exchange("__ballot_sync", holds);
@@ -59,8 +46,6 @@ inline unsigned __ballot_sync(unsigned mask, int holds) {
   for (unsigned lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(all[lane] != 0) << lane;
   return bits;
 }
-inline int __any_sync(unsigned mask, int holds) { return __ballot_sync(mask, holds) != 0; }
-inline int __all_sync(unsigned mask, int holds) { return __ballot_sync(mask, holds) == 0xffffffffu; }
 
 // Numbers. Threads change only where they wait, so that plain additions are atomic.
 template <class T>
