@@ -190,6 +190,15 @@ def test_aggregate_object_logits_when_an_object_is_beyond_doubt_then_gradients_a
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad[0, 0, 0, 2] < 0
 
 
+def test_load_model_when_called_in_inference_mode_then_the_model_runs() -> None:
+    with torch.inference_mode():
+        model = rotomem.load_model("xmem-s", device="cpu")
+    picture, mask = leaf(0)
+    session = rotomem.Session(model, size=96)
+    session.step(picture, mask)
+    assert np.isfinite(session.step(picture)).all()
+
+
 def test_load_model_when_type_is_given_then_nothing_else_is_computed_in() -> None:
     told = {d: rotomem.load_model("xmem-s", device="cpu", dtype=d).precision for d in ("float32", "bfloat16", "auto")}
     assert (told["float32"], told["bfloat16"]) == ("float32", "bfloat16")

@@ -133,7 +133,7 @@ class PreparedConv(nn.Conv2d):
     def _weights(self, channels: slice, packed_for: torch.Size | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as they are multiplied, made anew where parameters have changed."""
         sources = [self.weight, *(norm.weight for norm in self._norm)]
-        state = packed_for is None, *((id(t), t.data_ptr(), t._version) for t in cast("list[Tensor]", sources))
+        state = packed_for is None, *(_state(t) for t in cast("list[Tensor]", sources))
         made = self._made.get((channels.start, channels.stop))
         if made is None or made[0] != state:
             weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
@@ -186,6 +186,11 @@ def prepare_conv(conv: nn.Conv2d, norm: nn.Module | None, dtype: torch.dtype) ->
     assert isinstance(conv, PreparedConv)
     conv.dtype, conv._made = dtype, {}
     conv._norm = (norm,) if norm is not None and folds else ()
+
+
+def _state(tensor: Tensor) -> object:
+    """What changes when a tensor is written to; one that was made in inference mode does not tell that."""
+    return id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
 def _folded(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
