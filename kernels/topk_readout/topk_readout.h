@@ -22,7 +22,7 @@
 //           against float64 is at most twice that of the dense formula in float32 torch. A full softmax expands the
 //           squares, after keys have been moved so that a typical one lies at the origin.
 // Speed     depends on how many elements come close to the k-th best: forty to sixty in pictures, all of them where all
-//           keys are equal, which takes some thirty times as long.
+//           keys are equal, which takes some 25 times as long.
 // Scratch   owned here: packed keys where none are given (276 bytes an element of 64 channels, see packed_keys.h), 8
 //           bytes an element for groups or `valid`, and a copy of keys whose channels are not contiguous. Per thread 8
 //           bytes an element for usage and, for up to 512 queries at a time, 12 MiB of candidates (those of 32 queries,
