@@ -24,8 +24,8 @@ _GAINS = {
 """XMem's random weights are multiplied by these, or the memory would be lost in what the picture says."""
 
 
-def state_dict(name: str) -> tuple[dict[str, Tensor], bool]:
-    """The weights of a model of the registry, and whether they are trained ones; else they are drawn, key by key.
+def state_dict(name: str) -> dict[str, Tensor]:
+    """The bundled weights of a model of the registry; where there are none they are drawn, key by key.
 
     Random tensors have a spread of 1/sqrt(inputs of an output), norms lie around the identity; a name always gets the
     same numbers. Raises UsageError for a name there is none of.
@@ -33,8 +33,8 @@ def state_dict(name: str) -> tuple[dict[str, Tensor], bool]:
     if name not in REGISTRY:
         raise UsageError(f"no model called {name!r}", remedy="known models: " + ", ".join(REGISTRY))
     if file := REGISTRY[name].weights:
-        return read_state_dict(file), True
-    return {key: _drawn(key, tensor) for key, tensor in build_model(name).state_dict().items()}, False
+        return read_state_dict(file)
+    return {key: _drawn(key, tensor) for key, tensor in build_model(name).state_dict().items()}
 
 
 def _drawn(key: str, like: Tensor) -> Tensor:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,7 +20,7 @@ from rotomem.bench.measure import Line, Others, PeakMemory, Settings, free_bytes
 from rotomem.bench.peaks import Machine, synchronise
 from rotomem.engine.session import Session
 from rotomem.errors import UsageError
-from rotomem.models.registry import load_model
+from rotomem.models.registry import build_model, place
 
 MODELS = ("xmem-s", "xmem")
 SIZES = ("480p", "1080p", "4K")
@@ -106,10 +103,10 @@ class _Run:
     warm: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, shot: Shot, weights: dict[str, Tensor], trained: bool, device: torch.device) -> _Run:
+    def of(cls, name: str, shot: Shot, weights: dict[str, Tensor], device: torch.device) -> _Run:
         """A session that has seen nothing."""
         before = held_bytes(device)
-        return cls(name, _session(name, shot.model, weights, trained, device), device, before)
+        return cls(name, _session(name, shot.model, weights, device), device, before)
 
     def step(self, t: int, image: NDArray[np.float32], mask: NDArray[np.uint8] | None) -> NDArray[np.float32]:
         """Track frame t; its time and memory are noted."""
@@ -159,7 +156,7 @@ def _run(shot: Shot, machine: Machine, settings: Settings, backends: Sequence[st
     height, width = picture(shot.size)
     device = machine.device
     clip = Clip(height, width, shot.objects)
-    weights, trained = plain.state_dict(shot.model)
+    weights = plain.state_dict(shot.model)
     wanted = [n for n in (PLAIN, OURS) if not backends or any(b == "all" or b in n for b in backends)]
     if not wanted:
         raise UsageError(f"no backend called {backends[0]!r}", remedy=f"use {PLAIN!r} or {OURS!r}")
@@ -167,7 +164,7 @@ def _run(shot: Shot, machine: Machine, settings: Settings, backends: Sequence[st
     lines: dict[str, Line] = {}
     if PLAIN in wanted and (why := _too_large(shot, machine)):
         lines[PLAIN] = Line("shot", shot.name, PLAIN, skipped=why, facts=facts, **origin(machine))
-    runs = [_Run.of(name, shot, weights, trained, device) for name in wanted if name not in lines]
+    runs = [_Run.of(name, shot, weights, device) for name in wanted if name not in lines]
     others = Others()
     operations = _track(clip, runs, shot.frames, settings)
     first = statistics.mean(runs[0].times) if runs[0].name == PLAIN else None
@@ -195,15 +192,10 @@ def _run(shot: Shot, machine: Machine, settings: Settings, backends: Sequence[st
     return [lines[name] for name in wanted]
 
 
-def _session(name: str, model: str, weights: dict[str, Tensor], trained: bool, device: torch.device) -> Session:
+def _session(name: str, model: str, weights: dict[str, Tensor], device: torch.device) -> Session:
     if name == PLAIN:
         return plain.plain_session(model, weights, device, None)
-    if trained:
-        return Session(load_model(model, device=device), size=None)
-    with tempfile.TemporaryDirectory() as folder:  # through a file, so that it is loaded as users' weights are
-        file = Path(folder) / "drawn.safetensors"
-        save_file(weights, file)
-        return Session(load_model(file, device=device), size=None)
+    return Session(place(build_model(model, weights), device=device), size=None)
 
 
 def _too_large(shot: Shot, machine: Machine) -> str:
@@ -261,8 +253,8 @@ def run_long(machine: Machine, shot: Shot = LONG, *, early: tuple[int, int] = EA
         )
     height, width = picture(shot.size)
     clip = Clip(height, width, shot.objects)
-    weights, trained = plain.state_dict(shot.model)
-    run = _Run.of(OURS, shot, weights, trained, machine.device)
+    weights = plain.state_dict(shot.model)
+    run = _Run.of(OURS, shot, weights, machine.device)
     run.beyond = None
     others = Others()
     for t in range(shot.frames):

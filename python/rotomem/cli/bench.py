@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
-    with torch.inference_mode(), torch.cuda.device(device if device.type == "cuda" else -1):
+    with torch.no_grad(), torch.cuda.device(device if device.type == "cuda" else -1):
         if args.what == "all":
             machine = measure_machine(device)
             lines = everything.run(machine, tiny=args.tiny, seconds=args.seconds)
