@@ -12,6 +12,7 @@ namespace rotomem {
 
 namespace py = pybind11;
 
+void bind_aggregate(py::module_& module);
 void bind_attention(py::module_& module);
 void bind_consolidate(py::module_& module);
 void bind_copy(py::module_& module);
@@ -37,6 +38,7 @@ PYBIND11_MODULE(_kernels, module) {
       devices.push_back(one.name + " (" + std::to_string(one.major) + "." + std::to_string(one.minor) + ")");
     return std::make_pair(devices, status.trouble);
   }, "CUDA devices, \"name (compute capability)\", and why none of them can be used: \"\" where all can.");
+  rotomem::bind_aggregate(module);
   rotomem::bind_attention(module);
   rotomem::bind_consolidate(module);
   rotomem::bind_copy(module);

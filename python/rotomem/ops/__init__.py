@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rotomem.ops import backend
 from rotomem.ops.affinity import affinity, similarity
+from rotomem.ops.aggregate import aggregate
 from rotomem.ops.attention import attend, local_attention
 from rotomem.ops.consolidate import Prototypes, consolidate, keep_most_used
 from rotomem.ops.packed import PackedKeys
@@ -14,6 +15,7 @@ __all__ = [
     "Prototypes",
     "Readout",
     "affinity",
+    "aggregate",
     "attend",
     "backend",
     "consolidate",

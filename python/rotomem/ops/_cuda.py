@@ -112,6 +112,15 @@ def local_attention(**given: Tensor) -> Tensor:
     return readout.to(given["query"].dtype)
 
 
+def aggregate(logits: Tensor) -> Tensor:
+    """Logits [B, O+1, h, w] (see ops.aggregate.aggregate)."""
+    b, objects, h, w = logits.shape
+    held = logits.detach().float().contiguous().flatten(2)
+    aggregated = torch.empty(b, objects + 1, h * w, device=logits.device, dtype=torch.float32)
+    backend.kernels.aggregate_cuda(logits=array(held), aggregated=array(aggregated), **queue(logits.device))
+    return aggregated.unflatten(2, (h, w))
+
+
 def _with_scratch(name: str, tensors: dict[str, Tensor | None], device: torch.device, **options: Any) -> None:
     """Call a kernel twice: it says how much scratch it needs, and gets it."""
     kernel = getattr(backend.kernels, name)

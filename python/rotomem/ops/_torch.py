@@ -258,6 +258,20 @@ def keep_most_used(usage: Tensor, keep: int) -> Tensor:
     return survivors if survivors.numel() else ranked.indices[:keep].sort().values
 
 
+# The logit of the greatest probability that soft aggregation tells, 1 - 1e-7, and the least sum of softplus with it.
+_LARGEST_LOGIT, _LEAST_SUM = math.log((1 - 1e-7) / 1e-7), 1e-7
+
+
+def aggregate(logits: Tensor) -> Tensor:
+    """Logits [B, O+1, h, w] (see ops.aggregate.aggregate).
+
+    With s = sum_o log(1 + exp(logit_o)) the background q_0 = exp(-s) has the logit -log(exp(s) - 1).
+    """
+    x = _wide(logits)
+    s = F.softplus(x).sum(1, keepdim=True).clamp(_LEAST_SUM, _LARGEST_LOGIT)
+    return torch.cat([-torch.log(torch.expm1(s)), x.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)], 1)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Readout [B, heads, P, CV] (see ops.attention.attend).
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from rotomem import ops
+
 _EPSILON = 1e-7
-_LARGEST = math.log((1 - _EPSILON) / _EPSILON)
 
 
 def aggregate_logits(masks: Tensor) -> Tensor:
@@ -31,15 +30,10 @@ def aggregate_logits(masks: Tensor) -> Tensor:
 def aggregate_object_logits(logits: Tensor) -> Tensor:
     """`aggregate_logits(sigmoid(logits))` without leaving the logits: nothing is lost to 1 - p, less is computed.
 
-    Where p_i = sigmoid(x_i), log(p_i / (1 - p_i)) is x_i itself, and with s = sum_i log(1 + exp(x_i)) the background
-    q_0 = exp(-s) has the logit -log(exp(s) - 1).
-
     logits    [B, O, h, w], one object against everything else
-    returns   [B, O+1, h, w] float32, background first
+    returns   [B, O+1, h, w] float32, background first; see `ops.aggregate`
     """
-    x = logits.float()
-    s = F.softplus(x).sum(1, keepdim=True).clamp(_EPSILON, _LARGEST)
-    return torch.cat([-torch.log(torch.expm1(s)), x.clamp(-_LARGEST, _LARGEST)], 1)
+    return ops.aggregate(logits)
 
 
 _PASS_EPSILON = 1e-5
