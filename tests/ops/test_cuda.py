@@ -155,6 +155,31 @@ def test_choose_when_a_device_is_there_then_its_kernels_take_floats_and_halves(s
         backend.choose(Device(), cuda=True)
 
 
+def test_ops_when_a_backend_is_chosen_then_every_tensor_is_looked_at(monkeypatch):
+    """One on another device than the rest would be an address that a kernel must not follow."""
+    asked: list[tuple[torch.Tensor | None, ...]] = []
+    monkeypatch.setattr(backend, "choose", lambda *tensors, **_: asked.append(tensors))
+    given, valid, index = memory(), torch.ones(2, 300, dtype=torch.bool), torch.arange(4).expand(2, 4)
+    candidates = (given["key"], given["shrinkage"], given["value"], given["key"])
+    usage = given["shrinkage"]
+    one = {name: tensor[:1] for name, tensor in given.items()}
+    values, valids = [one.pop("value")], [valid[:1]]
+    for call, expected in (
+        (lambda: ops.read_memory(**given, valid=valid), (*given.values(), valid)),
+        (lambda: ops.read_groups(**one, values=values, valids=valids), (*one.values(), *values, *valids)),
+        (lambda: ops.consolidate(*candidates, usage, 4, valid=valid, index=index), (*candidates, index, valid)),
+    ):
+        asked.clear()
+        call()
+        assert all(any(tensor is seen for seen in asked[0]) for tensor in expected)
+
+
+def test_read_memory_when_valid_is_on_another_device_then_says_so():
+    valid = torch.ones(2, 300, dtype=torch.bool, device="meta")
+    with backend.use("native"), pytest.raises(BackendError, match="not on one device"):
+        ops.read_memory(**memory(), valid=valid)
+
+
 def test_choose_when_no_device_can_be_used_then_torch_runs_and_the_reason_is_told(status):
     status([], "there is no NVIDIA driver")
     assert backend.choose(Device(), cuda=True) is None

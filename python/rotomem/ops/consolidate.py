@@ -86,7 +86,7 @@ def consolidate(
             )
 
     tensors = (candidate_key, candidate_shrinkage, candidate_value, candidate_selection)
-    isa = backend.choose(*tensors, cuda=True)
+    isa = backend.choose(*tensors, index, valid, cuda=True)
     if isa in (None, "cuda"):
         make = _torch.consolidate if isa is None else _cuda.consolidate
         return Prototypes(index, *make(*tensors, index, valid))

@@ -72,7 +72,7 @@ def read_memory(
     """
     _check_read(key, query_key, [value], shrinkage, selection, top_k, similarity, [valid], packed)
     inputs = (key, query_key, value, shrinkage, selection)
-    isa = backend.choose(*inputs, cuda=True, differentiable=top_k is not None)
+    isa = backend.choose(*inputs, valid, cuda=True, differentiable=top_k is not None)
     if isa == "cuda":
         trouble = _cuda.read_trouble(key, top_k)
         if not trouble:
@@ -117,7 +117,7 @@ def read_groups(
     _check_read(key, query_key, values, shrinkage, selection, top_k, similarity, valids, packed)
     if key.shape[0] != 1:
         raise ShapeError(f"key has batch {key.shape[0]}", remedy="read groups of one memory at a time")
-    isa = backend.choose(key, query_key, *values, shrinkage, selection, cuda=True)
+    isa = backend.choose(key, query_key, *values, shrinkage, selection, *valids, cuda=True)
     if isa in (None, "cuda"):
         return [
             read_memory(
