@@ -156,7 +156,6 @@ __global__ void __launch_bounds__(kThreads) local_attention_kernel(Job job) {
         above = max(above, s);
       }
     }
-    if (above == kNoMatch) continue;
     if (above > greatest) {
       const float shrunk = exp_nonpositive(greatest - above);
       total *= shrunk;

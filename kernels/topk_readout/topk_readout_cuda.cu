@@ -347,6 +347,7 @@ __global__ void __launch_bounds__(32 * kWarps)
         const int place = atomicAdd(listed + p, 1);
         if (place < room) list[p * room + place] = static_cast<std::int32_t>(n);
       }
+      if (kCollect) __syncwarp();  // lanes had more hits or fewer, and the next product wants all of them at once
     }
     __syncthreads();
   }
