@@ -32,11 +32,17 @@ demo: setup
 test: lint
 	$(BIN)/python -m pytest --cov=rotomem --cov-report=term:skip-covered --durations=10
 
+# Fails with the reason where there is no device: tests that were all skipped would look like success.
+DEVICE_CHECK := import torch; from rotomem.ops import backend; torch.zeros(1, device='cuda'); \
+  raise SystemExit(backend.cuda_trouble() or 0)
+
 test-gpu: setup
+	$(BIN)/python -c "$(DEVICE_CHECK)"
 	$(BIN)/python -m pytest -m gpu -rs
 
 # The tools see wrong addresses and memory never written; races in shared memory; barriers not all threads reach.
 sanitize: setup
+	$(BIN)/python -c "$(DEVICE_CHECK)"
 	for tool in memcheck initcheck racecheck synccheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
 	    $(BIN)/python -m pytest -m gpu tests/ops/test_on_device.py -k "reference or copy" || exit 1; \

@@ -132,6 +132,13 @@ def test_local_attention_when_on_a_device_then_agrees_with_reference(device):
     assert np.abs(got.cpu().numpy() - want).max() <= 2e-6 * np.abs(want).max()
 
 
+def test_aggregate_when_on_a_device_then_agrees_with_reference(device):
+    logits = np.random.default_rng(0).normal(0, 8, (2, 3, 30, 54)).astype(np.float32)
+    want = np.stack([reference("aggregate").aggregate(one) for one in logits])
+    got = ops.aggregate(torch.from_numpy(logits).to(device)).cpu().numpy()
+    assert np.abs(got - want).max() <= 2e-5
+
+
 def test_keep_most_used_when_on_a_device_then_agrees_with_reference(device):
     usage = np.random.default_rng(0).integers(0, 900, 10_000).astype(np.float32)
     stay = ops.keep_most_used(torch.from_numpy(usage).to(device), 7000)
@@ -153,7 +160,7 @@ def test_session_when_on_a_device_then_mattes_are_those_of_the_cpu(device):
     mask[30:70, 40:90] = 1
     mattes = []
     for where in ("cpu", str(device)):
-        with backend.use("auto"):
-            session = Session(load_model("xmem-s", device=where), size=96)
+        with backend.use("auto"), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            session = Session(load_model("xmem-s", device=where, dtype="float32"), size=96)
             mattes.append(np.stack([session.step(frame, mask if i == 0 else None) for i, frame in enumerate(frames)]))
     assert np.quantile(np.abs(mattes[0] - mattes[1]), 0.999) < 1 / 255
