@@ -3,8 +3,10 @@
 //
 // Same bytes  on every run, for any number of multiprocessors: which elements are chosen and the order in which their
 //             shares and values are summed hang on nothing else than the numbers.
-// Accuracy    float32: scores of what is chosen are sums over differences, which far-away keys do not harm.
-// Scratch     the caller's, aligned to 16 bytes; about 280 N bytes and, at k = 30, 5 KiB a query.
+// Accuracy    float32: scores of what is chosen are sums over differences or, without shrinkage, of keys moved to where most
+//             of the memory lies; that all keys lie far away does no harm.
+// Scratch     the caller's, aligned to 16 bytes; about 280 N bytes and, at k = 30, 5 KiB a query (some more of few queries,
+//             which more blocks share).
 // Waits for   nothing. `valid` is not looked at before: where it leaves nothing, zeros are read and no error is made.
 #pragma once
 
