@@ -115,6 +115,22 @@ def test_read_when_threads_and_blocks_differ_then_bytes_do_not(cuda, order, mult
         assert before.tobytes() == after.tobytes()
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1e-7, 1.0, 300.0, 1e5])
+def test_read_when_tensor_cores_look_first_then_nothing_is_lost_that_looking_at_all_would_find(cuda, size, form):
+    """Of 256 channels too many for tensor cores, 192 are zeros: the same sums, halved, and so the same choices."""
+    rng = np.random.default_rng(3)
+    key = rng.standard_cauchy((64, 700)).astype(np.float32) * np.float32(size)
+    query = key[:, rng.integers(0, 700, 4)] + rng.normal(0, 0.1 * size, (64, 4)).astype(np.float32)
+    shrinkage = (1 + rng.random(700)).astype(np.float32)
+    inputs = Inputs(key, query, np.zeros((1, 1, 700), np.float32), shrinkage, rng.random((64, 4), np.float32))
+    wide = replace(
+        inputs,
+        **{name: np.pad(getattr(inputs, name), ((0, 192), (0, 0))) for name in ("key", "query_key", "selection")},
+    )
+    assert np.array_equal(read(cuda, inputs, 8, form)[2], read(cuda, wide, 8, form)[2])
+
+
 def test_read_when_queries_fill_several_blocks_then_every_one_is_answered(cuda):
     inputs = Case("blocks", 140, 270, key_channels=4, value_channels=3, top_k=2).make()
     chosen, best = choices(cuda, inputs, 2)
