@@ -34,9 +34,7 @@ def test_main_when_version_then_told(capsys):
     assert capsys.readouterr().out.strip() == f"rotomem {rotomem.__version__}"
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["no-such-verb"], ["track"], ["track", "x"], ["info"], ["track", "x", "--size", "0"]]
-)
+@pytest.mark.parametrize("argv", [[], ["no-such-verb"], ["track"], ["track", "x"], ["track", "x", "--size", "0"]])
 def test_main_when_arguments_are_wrong_then_2(argv, capsys):
     assert main(argv) == 2
     assert capsys.readouterr().err

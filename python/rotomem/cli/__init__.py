@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
+from rotomem.cli.heap import keep_freed_memory
 from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, RotomemError
 
 _VERBS = ("track", "info", "demo", "eval", "predict", "train", "models", "bench")
@@ -42,6 +43,7 @@ def _main(argv: Sequence[str] | None, pressed: threading.Event) -> int:
     arguments = _with_negative_frames([a for a in arguments if a != "--debug"])
     try:
         args = _parser().parse_args(arguments)
+        keep_freed_memory()
         code: int = args.run(args)
         sys.stdout.flush()
         return code

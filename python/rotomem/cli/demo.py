@@ -60,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     import rotomem
     from rotomem.demo.scene import SceneSettings, write_shot
     from rotomem.demo.sheet import write_contact_sheet
-    from rotomem.io.exr import keep_freed_memory
 
-    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     started = time.perf_counter()

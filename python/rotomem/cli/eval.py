@@ -131,9 +131,7 @@ def run(args: argparse.Namespace) -> int:
     from rotomem.evaluation import figures
     from rotomem.evaluation.alpha_clips import find_alpha_clips
     from rotomem.evaluation.davis import find_sequences
-    from rotomem.io.exr import keep_freed_memory
 
-    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(stderr=True)

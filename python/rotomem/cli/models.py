@@ -250,6 +250,7 @@ def _measure(args: argparse.Namespace) -> int:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    from rotomem.cli.heap import keep_freed_memory
     from rotomem.evaluation.cost import CASES, STEPS, measure
 
     known = {case.title: case for case in CASES}
@@ -259,7 +260,8 @@ def _measure(args: argparse.Namespace) -> int:
     if not args.json:
         memory = [f"memory {step}" for step in STEPS]
         print(_row("model", "objects", "parameters", "s/frame", *memory, "peak"))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1, "initializer": keep_freed_memory}
+    with ProcessPoolExecutor(1, **fresh) as pool:
         for title in args.models or known:
             for objects in args.objects:
                 cost = pool.submit(measure, known[title], objects, size=size, frames=args.frames).result()

@@ -257,9 +257,7 @@ def _track(args: argparse.Namespace, stream: TextIO) -> Report:
     import torch
 
     from rotomem.engine.shot import ShotRun
-    from rotomem.io.exr import keep_freed_memory
 
-    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     with ShotRun(args.plate, args.masks, args.out, options_of(args)) as shot:

@@ -8,7 +8,6 @@ destroy ids). `read_header` looks, `read_still` reads; both work on any picture,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import stat
@@ -836,24 +835,6 @@ def _read_channels(
             whole = block
         start = end
     return pixels, whole
-
-
-def keep_freed_memory(megabytes: int = 1024) -> bool:
-    """Ask the C library to keep freed memory for the next frame; for programs, once, before the first frame is read.
-
-    A 4K frame is otherwise given back to the system and asked for again page by page: 380 -> 285 ms of CPU time for
-    a half RGBA ZIP frame. The process may then hold `megabytes` more than it uses. glibc only; returns whether it
-    was done.
-    """
-    trim, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    size = min(max(int(megabytes), 64), 2047) << 20
-    return all(
-        mallopt(k, v) == 1 for k, v in ((mmap_threshold, 1 << 30), (trim, size), (top_pad, min(size, 64 << 20)))
-    )
 
 
 # Metadata on the way out ------------------------------------------------------------------------------------
