@@ -260,8 +260,7 @@ def _measure(args: argparse.Namespace) -> int:
     if not args.json:
         memory = [f"memory {step}" for step in STEPS]
         print(_row("model", "objects", "parameters", "s/frame", *memory, "peak"))
-    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1, "initializer": keep_freed_memory}
-    with ProcessPoolExecutor(1, **fresh) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), keep_freed_memory, max_tasks_per_child=1) as pool:
         for title in args.models or known:
             for objects in args.objects:
                 cost = pool.submit(measure, known[title], objects, size=size, frames=args.frames).result()
