@@ -53,3 +53,11 @@ def test_clip_when_time_goes_by_then_all_objects_stay_in_sight_and_move(objects:
     assert (masks[0] != masks[1]).mean() > 0.01
     frame = clip.frame(17)
     assert frame.shape == (96, 160, 3) and frame.dtype == "float32" and 0 <= frame.min() <= frame.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(480, 864), (97, 40), (33, 150)])
+def test_clip_when_any_time_comes_then_there_is_a_frame(size: tuple[int, int]) -> None:
+    clip = Clip(*size, 3)
+    for t in range(0, 130, 3 if size[0] < 480 else 13):
+        frame = clip.frame(t)
+        assert frame.shape == (*size, 3) and 0 <= frame.min() <= frame.max() <= 1

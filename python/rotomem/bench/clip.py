@@ -76,7 +76,7 @@ class Clip:
             y = self.height / rows * (row + 0.5 + 0.15 * math.sin(0.11 * t + i))
             x = self.width / columns * (column + 0.5 + 0.15 * math.cos(0.083 * t + 2 * i))
             squeeze = 1 + 0.15 * math.sin(0.17 * t + i)
-            ry, rx = high * squeeze / 1.15, wide / squeeze / 1.15
+            ry, rx = high * squeeze / 1.15, wide * 0.85 / squeeze  # neither is ever larger than high, wide
             top, left = max(0, math.floor(y - ry)), max(0, math.floor(x - rx))
             window = slice(top, min(self.height, math.ceil(y + ry))), slice(left, min(self.width, math.ceil(x + rx)))
             v = (np.arange(window[0].start, window[0].stop)[:, None] + 0.5 - y) / ry
