@@ -21,9 +21,6 @@ from rotomem.errors import BackendError
 _SHORT = 0.005
 """Calls shorter than this are timed several at once: a clock and a launch cost microseconds."""
 
-_LONG = 1.0
-"""Of calls that take longer the first one counts: threads and caches are ready before the first percent of it."""
-
 _PROBED = 1e11
 """Operations from which a part of the work is tried before the whole."""
 
@@ -182,11 +179,11 @@ class _Running:
             self.error, plain = entrant.error(made)
             self.error_ratio = self.error / plain if plain else None
         del made
-        if took < min(_LONG, settings.seconds):
+        if 2 * took <= settings.seconds:
             took, _ = self._watched()  # the first call filled caches and started threads
             self._count = max(1, round(_SHORT / max(took, 1e-7)))
         else:
-            self._note(took)
+            self._note(took)  # there is no time for another one
 
     def time_once(self) -> None:
         """Time it once more, unless it has had its time."""
