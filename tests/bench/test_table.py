@@ -57,6 +57,10 @@ def test_read_lines_when_measured_twice_then_the_last_counts_and_rubbish_is_name
     old.write_text(json.dumps(line("dense", 1.0)) + "\n" + json.dumps(line("torch", 3.0)) + "\n")
     new.write_text(json.dumps(line("dense", 2.0)) + "\n")
     assert [(one["backend"], one["median_s"]) for one in read_lines([old, new])] == [("dense", 2.0), ("torch", 3.0)]
+    peaks = [{**line("torch", 1.0), "bench": "machine", "case": "float32", "gflops": g} for g in (12.0, 6.0)]
+    new.write_text("".join(json.dumps(one) + "\n" for one in [*peaks, line("native", 0.5)]))
+    machine, native = read_lines([new])
+    assert machine["gflops"] == 12 and native["share"] == 3 / 12, "of the peak that was reached"
     new.write_text("{}\n")
     with pytest.raises(InputError, match=r"no line of timings \[path=.*new.jsonl line=1\]"):
         read_lines([new])

@@ -45,7 +45,9 @@ def text_line(line: Mapping[str, Any]) -> str:
 
 
 def read_lines(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """The lines of files that `--json` wrote; of the same measurement the last one counts.
+    """The lines of files that `--json` wrote; of the same measurement the last one counts, of a peak the greatest.
+
+    Shares are of that peak: what a machine reached once, though it was disturbed the next time.
 
     Raises InputError naming the file and the line.
     """
@@ -61,8 +63,23 @@ def read_lines(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
                 key = tuple(line[k] for k in ("bench", "case", "backend", "device", "threads"))
             except (ValueError, KeyError, TypeError):
                 raise InputError("this is no line of timings", path=path, line=number) from None
+            if line["bench"] == "machine" and key in found and _reached(found[key]) > _reached(line):
+                continue
             found[key] = line
-    return list(found.values())
+    lines = list(found.values())
+    peaks = {
+        (one["device"], one["threads"], one["case"]): _reached(one) for one in lines if one["bench"] == "machine"
+    }
+    for one in lines:
+        peak = peaks.get((one["device"], one["threads"], one.get("peak")))
+        if "share" in one and peak:
+            one["share"] = one["gflops"] / peak
+    return lines
+
+
+def _reached(machine: Mapping[str, Any]) -> float:
+    """What a line of a machine's peak says: operations, or bytes copied, a second."""
+    return float(machine["gflops"] if "gflops" in machine else machine["facts"]["bytes_per_s"])
 
 
 def render(lines: Sequence[Mapping[str, Any]]) -> str:
