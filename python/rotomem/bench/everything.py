@@ -39,9 +39,9 @@ def check(machine: Machine) -> list[Line]:
 
 
 def refuse_wrong(lines: Sequence[Line]) -> None:
-    """Raises BackendError where a line's error is beyond MOST_ERROR."""
+    """Raises BackendError where a line's error is beyond MOST_ERROR, or is no number."""
     for line in lines:
-        if line.error_ratio is not None and line.error_ratio > MOST_ERROR:
+        if line.error_ratio is not None and not line.error_ratio <= MOST_ERROR:
             raise BackendError(
                 f"{line.backend} is wrong: its error is {line.error_ratio:.1f} times that of plain torch",
                 remedy="report it with the name of the device",
@@ -86,8 +86,8 @@ def run(
         while time.perf_counter() < until:
             if (lines := next(cases, None)) is None:
                 break
-            yield lines
             refuse_wrong(lines)
+            yield lines
         else:
             yield [Line(name, "the rest", "-", skipped=f"the {seconds:g} s were over", **origin(machine))]
 
