@@ -1,4 +1,4 @@
-// The arithmetic of aggregating, once for every processor; internal linkage (see topk_readout_math.h for why). No
+// The arithmetic of aggregating, once for every processor; internal linkage (see common/softmax.h for why). No
 // branches, so that loops vectorise.
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "common/check.h"
-#include "common/host_device.h"
+#include "common/softmax.h"
 #include "common/span.h"
 
 namespace rotomem {
@@ -20,26 +20,6 @@ constexpr float kLeastOdds = 1.0000001e-7f, kLargestOdds = 9999999.0f;  // exp o
 ROTOMEM_HD inline float held(float x, float least, float largest) {
   const float above = x < least ? least : x;
   return above > largest ? largest : above;
-}
-
-// e^x for |x| <= 80, within 3 units in the last place.
-ROTOMEM_HD inline float exponential(float x) {
-  const float shifted = x * 1.44269504f + 12582912.0f;  // the nearest integer in the low bits
-  const float whole = shifted - 12582912.0f;
-  const float r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = (y * r) * r + r + 1.0f;
-  std::int32_t bits, power;
-  memcpy(&power, &shifted, sizeof power);
-  memcpy(&bits, &y, sizeof bits);
-  bits += static_cast<std::int32_t>(static_cast<std::uint32_t>(power - 0x4b400000) << 23);
-  memcpy(&y, &bits, sizeof y);
-  return y + (x - x);
 }
 
 // ln x for normal x > 0, within 3 units in the last place, or 1e-7 near 1.
@@ -66,7 +46,8 @@ ROTOMEM_HD inline float logarithm(float x) {
 
 // Odds against the background, one more object with the given logit taken into account.
 ROTOMEM_HD inline float against(float odds, float logit) {
-  const float own = exponential(held(logit, -80.0f, 40.0f)), both = odds + own + odds * own;
+  const float x = held(logit, -80.0f, 40.0f);
+  const float own = exponential(x) + (x - x), both = odds + own + odds * own;
   return both > 1e30f ? 1e30f : both;
 }
 

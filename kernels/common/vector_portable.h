@@ -2,7 +2,7 @@
 // sets have the same members: fma is a*b + c, fnma c - a*b, not_below is true for NaN, max is b where one is NaN, and
 // add_exponent is a * 2^n for a `power` of 1.5 * 2^23 + n, whose low bits are n. store_some stores the lanes whose bits
 // are set, one beside the other; what follows them, up to a whole register, may be overwritten. Each has internal
-// linkage, for the reason given in topk_readout/topk_readout_math.h.
+// linkage, for the reason given in common/softmax.h.
 #pragma once
 
 #include <string.h>

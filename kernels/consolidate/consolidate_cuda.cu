@@ -9,7 +9,7 @@
 #include "common/check.h"
 #include "common/launch.cuh"
 #include "common/stored.cuh"
-#include "topk_readout/topk_readout_math.h"
+#include "common/softmax.h"
 
 namespace rotomem {
 namespace {

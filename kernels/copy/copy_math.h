@@ -1,4 +1,4 @@
-// The arithmetic of copying, once for every processor; internal linkage (see topk_readout_math.h for why).
+// The arithmetic of copying, once for every processor; internal linkage (see common/softmax.h for why).
 #pragma once
 
 #include "common/host_device.h"

@@ -11,9 +11,9 @@
 
 #include "common/launch.cuh"
 #include "common/ptx.cuh"
+#include "common/softmax.h"
 #include "local_attention/local_attention.h"
 #include "local_attention/local_attention_check.h"
-#include "topk_readout/topk_readout_math.h"
 
 namespace rotomem {
 namespace {

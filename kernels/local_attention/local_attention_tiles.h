@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "common/softmax.h"
 #include "local_attention/local_attention_loops.h"
-#include "topk_readout/topk_readout_math.h"
 
 namespace rotomem {
 namespace {

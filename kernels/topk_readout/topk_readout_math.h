@@ -5,21 +5,14 @@
 #include <string.h>
 
 #include <cstdint>
-#include <limits>
 
-#include "common/host_device.h"
+#include "common/softmax.h"
 
 namespace rotomem {
 namespace {
 
-constexpr float kNoMatch = -std::numeric_limits<float>::infinity();
-
 // A weight of 1 in the integers in which usage is summed: 2^23 positions fit before they overflow.
 constexpr double kUsageOne = 1099511627776.0;  // 2^40
-
-ROTOMEM_HD inline bool is_match(float similarity) {
-  return similarity > kNoMatch && similarity < -kNoMatch;  // false for NaN
-}
 
 // Floats as integers of the same order; -0 comes before +0, NaN has no place.
 ROTOMEM_HD inline std::uint32_t ordered(float number) {
@@ -61,29 +54,6 @@ ROTOMEM_HD inline float candidate_similarity(std::uint64_t one) {
 }
 
 ROTOMEM_HD inline std::uint32_t candidate_element(std::uint64_t one) { return ~static_cast<std::uint32_t>(one); }
-
-// e^x for x <= 0, within 2 units in the last place; 0 below -87 and for NaN. No branches, so that loops vectorise.
-ROTOMEM_HD inline float exp_nonpositive(float x) {
-  const float kept = x > -87.0f ? x : -87.0f;
-  // Adding 1.5 * 2^23 leaves the nearest integer of x / ln 2 in the low bits.
-  const float shifted = kept * 1.44269504f + 12582912.0f;
-  const float whole = shifted - 12582912.0f;
-  const float r = (kept - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = (y * r) * r + r + 1.0f;
-  std::int32_t bits, power;
-  memcpy(&power, &shifted, sizeof power);
-  memcpy(&bits, &y, sizeof bits);
-  // bits of 1.5 * 2^23 are 0x4b400000, so that power - 0x4b400000 is the integer itself.
-  bits += static_cast<std::int32_t>(static_cast<std::uint32_t>(power - 0x4b400000) << 23);
-  memcpy(&y, &bits, sizeof y);
-  return x > -87.0f ? y : 0.0f;
-}
 
 }  // namespace
 }  // namespace rotomem

@@ -1,5 +1,5 @@
 // The loops of GradLoops, written once over a vector type V (common/vector_portable.h) and compiled once for every
-// instruction set. Everything has internal linkage, for the reason given in topk_readout_math.h.
+// instruction set. Everything has internal linkage, for the reason given in common/softmax.h.
 #pragma once
 
 #include "topk_readout_grad/topk_readout_grad_loops.h"
