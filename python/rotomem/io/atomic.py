@@ -24,6 +24,7 @@ from rotomem.errors import OutputError
 PART_SUFFIX = ".rotomem-part"
 _LONGEST_NAME = 255  # bytes, on every file system in use
 _serial = itertools.count()
+_begun: set[Path] = set()
 
 
 def part_path(path: Path) -> Path:
@@ -60,6 +61,7 @@ def whole_file(path: Path, *, frame: int | None = None, what: str = "matte") -> 
             frame=frame,
         )
     part = part_path(path)
+    _begun.add(part)
     try:
         yield part
         _flush_to_disk(part)
@@ -71,6 +73,15 @@ def whole_file(path: Path, *, frame: int | None = None, what: str = "matte") -> 
         if isinstance(e, OSError):
             raise cannot_write(path, e, frame=frame, what=what) from e
         raise
+    finally:
+        _begun.discard(part)
+
+
+def remove_begun() -> None:
+    """Remove the temporary files of this process: for one that must end at once, with files being written."""
+    for part in tuple(_begun):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def cannot_write(path: Path, cause: OSError | str, *, frame: int | None = None, what: str = "matte") -> OutputError:
