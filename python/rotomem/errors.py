@@ -7,6 +7,7 @@
     |   |   `-- MissingFrameError   a file or frame that is not there        exit code 3
     |   |-- MaskError           a key mask that is empty, unreadable, of the wrong size
     |   |-- ColourError         no such colour space, view or config
+    |   |-- ProjectError        a project file that says what it cannot, or a project in use
     |   |-- ShapeError          an array of the wrong shape or type
     |   `-- CheckpointError     weights that do not fit the model
     |-- OutputError             a matte that could not be written            exit code 1
@@ -76,6 +77,10 @@ class MaskError(InputError):
 
 class ColourError(InputError):
     """No such colour space, view, display or config."""
+
+
+class ProjectError(InputError):
+    """A project file that says what it cannot, or a project that another run works on."""
 
 
 class ShapeError(InputError, ValueError):

@@ -20,7 +20,10 @@ from typing import Any, TextIO
 from rotomem.cli.heap import keep_freed_memory
 from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, RotomemError
 
-_VERBS = ("track", "info", "demo", "eval", "predict", "train", "models", "bench", "worker")
+_VERBS = (
+    *("track", "info", "demo", "new", "key", "object", "absent"),
+    *("eval", "predict", "train", "models", "bench", "worker"),
+)
 """Modules of this package with `add_parser(subparsers)` and `run(args) -> int`. They import the engine inside
 `run`: --help must not wait for torch."""
 

@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ MAX_OBJECTS = 64
 _MASKS = "give FRAME=PATH or NAME@FRAME=PATH, for example 1001=key.png"
 _UNNAMED = re.compile(r"^\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
 _NAMED = re.compile(r"^(.*?)@\s*([+-]?\d+)\s*=(.+)$", re.DOTALL)
+_LABEL = re.compile(r"\d+|#[0-9a-fA-F]{6}|#[0-9a-fA-F]{12}")
 _DEFAULT_NAME = re.compile(r"obj([1-9]\d*)")
 _WHITE = 0.97  # of full: what counts as white, as in labels.is_soft_matte
 _FEW_LEVELS = 16  # an anti-aliased or blurred edge alone brings more; so many at most are drawn, every one
@@ -97,6 +98,7 @@ def parse_mask(text: str) -> MaskSpec:
 
     The frame may be negative. What follows the last colon is a channel unless the whole is an existing file, the
     rest would be a bare drive letter, or it holds a slash: `C:\\a.exr` has none, `C:\\a.exr:hero.A` has `hero.A`.
+    `hero@1001=labels.png:2` and `...:#ff0000` are one label of a picture of labels, and one colour.
 
     >>> parse_mask("hero@1001=key.exr:hero.A")
     MaskSpec(frame=1001, path='key.exr', name='hero', channel='hero.A')
@@ -117,13 +119,14 @@ def parse_mask(text: str) -> MaskSpec:
         if not name:
             raise UsageError(f"'{text}' has an empty object name", remedy=remedy)
     rest = rest.strip()
-    path, channel = _split_channel(rest)
+    path, channel = split_channel(rest)
     if not path or "\0" in path:
         raise UsageError(f"'{text}' names no file", remedy=remedy)
     return MaskSpec(int(number), path, name, channel)
 
 
-def _split_channel(text: str) -> tuple[str, str | None]:
+def split_channel(text: str) -> tuple[str, str | None]:
+    """`PATH[:CHANNEL]` as path and channel; a file that is there settles what is which."""
     if os.path.exists(text):
         return text, None
     colons = [m.start() for m in re.finditer(":", text)]
@@ -145,7 +148,8 @@ def _split_channel(text: str) -> tuple[str, str | None]:
 class _Drawn:
     """One object of one picture: how it is called before ids are given, and its coverage on the picture's window.
 
-    key   ("id", label), ("colour", hex) or ("name", text)
+    key       ("id", label), ("colour", hex) or ("name", text)
+    channel   what `:channel` means this object alone in its picture; None: the picture shows no other
     """
 
     key: tuple[str, Any]
@@ -153,6 +157,7 @@ class _Drawn:
     window: Window
     spec: MaskSpec
     path: Path
+    channel: str | None = None
 
     @property
     def empty(self) -> bool:
@@ -165,6 +170,7 @@ class _Picture:
     def __init__(self, spec: MaskSpec, info: PlateInfo, notes: list[str]) -> None:
         self.spec = spec
         self.notes = notes
+        self._info = info
         self.path = _resolve(spec)
         try:
             self.header: StillHeader = read_header(self.path)
@@ -174,6 +180,10 @@ class _Picture:
 
     def error(self, what: str, remedy: str) -> MaskError:
         return MaskError(what, remedy=remedy, path=self.path, frame=self.spec.frame, object=self.spec.name)
+
+    def empty(self) -> MaskError:
+        remedy = "draw the object; to say that one is absent here, name it: NAME@FRAME=PATH"
+        return self.error("the mask is empty", remedy)
 
     def note(self, text: str) -> None:
         self.notes.append(f"{self.spec.frame}: {text}")
@@ -292,7 +302,7 @@ class _Picture:
         drawn = []
         for c, plane in zip(layers, self.read(*layers), strict=True):
             name = told.get(c.layer or "A") or c.layer or "obj1"
-            drawn.append(self._drawn(("name", name), self.coverage(plane)))
+            drawn.append(self._drawn(("name", name), self.coverage(plane), c.label))
         seen = [d for d in drawn if not d.empty] or drawn
         self.note("one soft matte a layer: " + ", ".join(f"{d.key[1]} ({_share(d.alpha)})" for d in seen))
         return seen
@@ -420,7 +430,11 @@ class _Picture:
                 "NAME@FRAME=PATH",
             )
         drawn = [
-            self._drawn(("colour" if isinstance(label, str) else "id", label), (levels.index == i).astype(np.float32))
+            self._drawn(
+                ("colour" if isinstance(label, str) else "id", label),
+                (levels.index == i).astype(np.float32),
+                str(label),
+            )
             for label, i in present
         ]
         if not drawn:
@@ -437,8 +451,19 @@ class _Picture:
     def matte(self) -> list[_Drawn]:
         """The soft matte of the object that the mask is named for."""
         name = str(self.spec.name)
+        label = self.spec.channel
+        if label and _LABEL.fullmatch(label) and all(label not in (c.label, c.layer) for c in self.header.channels):
+            return [self._drawn(("name", name), self._of_label(label))]
         plane = self._matte_plane(name)
         return [self._drawn(("name", name), self.coverage(plane))]
+
+    def _of_label(self, label: str) -> NDArray[np.float32]:
+        """The coverage of one label, `2` or `#ff0000`, of a picture of labels."""
+        whole = _Picture(replace(self.spec, channel=None), self._info, [])
+        found = {str(d.key[1]): d.alpha for d in whole.labels(MAX_OBJECTS)}
+        if label.lower() not in found:
+            raise self.error(f"the mask holds no label {label}", f"its labels are {', '.join(found)}")
+        return found[label.lower()]
 
     def _matte_plane(self, name: str) -> NDArray[Any]:
         if self.spec.channel:
@@ -549,8 +574,39 @@ class _Picture:
             alpha = np.clip(alpha, 0, 1)
         return alpha
 
-    def _drawn(self, key: tuple[str, Any], alpha: NDArray[np.float32]) -> _Drawn:
-        return _Drawn(key, alpha, self.window, self.spec, self.path)
+    def _drawn(self, key: tuple[str, Any], alpha: NDArray[np.float32], channel: str | None = None) -> _Drawn:
+        return _Drawn(key, alpha, self.window, self.spec, self.path, channel)
+
+
+def objects_of(spec: MaskSpec, info: PlateInfo) -> dict[str, str | None]:
+    """What one mask shows: the name of each object -> the channel that means it alone, None: the whole picture.
+
+    Without a name in `spec`, labels are called `obj<label>`, colours `#rrggbb`, layers as they are. Raises MaskError
+    as `load_keys` does; an empty mask is allowed where it has a name.
+    """
+    picture = _open(spec, info, [])
+    if spec.name is not None:
+        picture.matte()
+        return {spec.name: spec.channel}
+    drawn = picture.labels(MAX_OBJECTS)
+    if any(d.empty for d in drawn):
+        raise picture.empty()
+    alone = len(drawn) == 1 and drawn[0].key[0] == "id"
+    if len(drawn) > 1 and spec.channel:
+        raise picture.error(f"channel {spec.channel} shows several objects", "give NAME@FRAME=PATH for each")
+    return {_called(d.key): spec.channel if alone else spec.channel or d.channel for d in drawn}
+
+
+def _open(spec: MaskSpec, info: PlateInfo, notes: list[str]) -> _Picture:
+    frames = sorted({*info.frames, *info.missing})
+    if spec.frame not in frames:
+        raise MaskError(
+            f"frame {spec.frame} is not one of the plate's frames {compact_frames(frames)}",
+            remedy="check the frame before the = sign, or widen the frame range",
+            path=spec.path,
+            frame=spec.frame,
+        )
+    return _Picture(spec, info, notes)
 
 
 def _resolve(spec: MaskSpec) -> Path:
@@ -680,25 +736,14 @@ def load_keys(specs: Sequence[MaskSpec], info: PlateInfo, *, max_objects: int = 
     """
     if not specs:
         raise UsageError("there is no key mask", remedy="give at least one, for example --mask 1001=key.png")
-    frames = sorted({*info.frames, *info.missing})
     notes: list[str] = []
     drawn: list[_Drawn] = []
     for spec in sorted(specs, key=lambda s: s.frame):  # stable: within a frame as given
-        if spec.frame not in frames:
-            raise MaskError(
-                f"frame {spec.frame} is not one of the plate's frames {compact_frames(frames)}",
-                remedy="check the frame before the = sign, or widen the frame range",
-                path=spec.path,
-                frame=spec.frame,
-            )
-        picture = _Picture(spec, info, notes)
+        picture = _open(spec, info, notes)
         found = picture.matte() if spec.name is not None else picture.labels(max_objects)
         for d in found:
             if d.empty and d.key[0] != "name":
-                raise picture.error(
-                    "the mask is empty",
-                    "draw the object; to say that one is absent here, name it: NAME@FRAME=PATH",
-                )
+                raise picture.empty()
         if spec.name is not None and not found[0].empty:
             notes.append(f"{spec.frame}: {spec.name} ({_share(found[0].alpha)})")
         drawn.extend(found)
@@ -789,7 +834,7 @@ def _give_ids(drawn: list[_Drawn]) -> dict[tuple[str, Any], ObjectId]:
 
 def _called(key: tuple[str, Any], number: ObjectId | None = None) -> str:
     kind, value = key
-    if kind == "name":
+    if kind == "name" or (kind == "colour" and number is None):
         return str(value)
     return f"obj{number if number is not None else value}"
 
