@@ -10,6 +10,7 @@ values. A model with identities (AOT) has a row for every pass of objects where 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -20,6 +21,7 @@ from rotomem.engine.options import MemorySettings
 from rotomem.engine.slots import Choose, Slots
 from rotomem.errors import EmptyMemoryError, MemoryStateError, UsageError
 from rotomem.models.interface import MemoryElements, MemoryPlan, Query
+from rotomem.ops.affinity import similarity
 from rotomem.ops.attention import attend
 from rotomem.ops.packed import PackedKeys
 from rotomem.ops.readout import read_groups, read_memory
@@ -372,6 +374,29 @@ class MemoryBank:
         parts = [result.readout for result in results]
         readout = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return readout.view(1, -1, self.plan.value_dim, y, x)
+
+    def distance_to_drawn(self, query: Query, positions: Tensor) -> Tensor:
+        """How far some positions lie from the nearest element that the artist drew, where keys are shared.
+
+        query       key [1, CK, y, x]
+        positions   [P] indices into y*x
+        returns     [P] float32: distance to the nearest drawn element over the mean distance to all of them, 0..1
+        """
+        pool = self.layers[0]
+        asked = query.key.flatten(2)[..., positions].float()
+        anisotropic = self.plan.similarity == "anisotropic_l2"
+        selection = query.selection.flatten(2)[..., positions].float() if query.selection is not None else None
+        scores = similarity(
+            pool["key"][pool.drawn].T[None],
+            asked,
+            shrinkage=pool["shrinkage"][pool.drawn][None] if anisotropic else None,
+            selection=selection if anisotropic else None,
+            similarity=self.plan.similarity,
+        )[0]
+        distances = -scores
+        if not anisotropic:  # the score leaves out what is the same for all elements
+            distances = distances + asked[0].square().sum(0) / math.sqrt(asked.shape[1])
+        return distances.amin(0) / distances.mean(0).clamp(min=1e-6)
 
     def _read_own(self, pool: Pool, query: Tensor) -> Tensor:
         """Readout [O, CV, P] where every object has keys of its own: one affinity an object (STM, eq. 1) and head.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, Usage
 from rotomem.models.interface import Decoded, MemoryElements, Query, VOSModel
 from rotomem.models.layers.aggregate import join_passes
 from rotomem.types import ObjectId
+
+_POSITIONS = 64
+"""An object's positions, at most, that `match_distance` looks at."""
 
 
 class Session:
@@ -93,6 +98,7 @@ class Session:
         self.memory = MemoryBank(model.plan, self.settings, self._device, model.choose_slot)
         self._rows = ObjectRows(model.plan.objects_per_pass or 1)
         self._sensory: Tensor | None = None
+        self._asked: tuple[Query, Tensor] | None = None
         self._shape: tuple[int, int] | None = None
         self._step = -1
         self._last_memory = 0
@@ -155,6 +161,7 @@ class Session:
                 remedy="give a mask with the first step of a shot",
             )
         self._shape = (height, width)
+        self._asked = None
         self._step += 1
         self._ended = last
         known, held = len(self._rows), self._rows.passes
@@ -215,8 +222,31 @@ class Session:
         if refined is not None:
             probabilities = self._merge(refined.softmax(1), given, ids, known)
         if not self._labels:
+            if self._asked is not None:
+                self._asked = (self._asked[0], probabilities)
             probabilities = self.model.framing.restore(probabilities, *self._network_size(height, width))
         return from_network(probabilities[0], height, width).cpu().numpy()
+
+    @torch.inference_mode()
+    def match_distance(self) -> dict[ObjectId, float]:
+        """How far each object's pixels on the frame just stepped lie from what the artist drew, as features.
+
+        A few of the object's positions look for their nearest element among those of frames with a mask: 0 where
+        they find themselves, 1 where the nearest is as far as any. NaN for an object that is not seen on the frame,
+        and throughout where nothing was segmented on it, or the model's keys depend on masks (STM, AOT, STReMN).
+        Cost: 64 positions an object against the drawn elements, about a hundredth of a step.
+        """
+        distances = dict.fromkeys(self._rows.ids, math.nan)
+        if self._asked is None:
+            return distances
+        query, probabilities = self._asked
+        seen = F.avg_pool2d(probabilities[0, 1:], self.model.plan.stride).flatten(1) > 0.5
+        for row, object_id in enumerate(self._rows.ids):
+            positions = seen[row].nonzero()[:, 0]
+            positions = positions[:: -(-len(positions) // _POSITIONS) or 1]
+            if len(positions):
+                distances[object_id] = float(self.memory.distance_to_drawn(query, positions).mean())
+        return distances
 
     @torch.inference_mode()
     def remove(self, object_id: ObjectId) -> None:
@@ -240,6 +270,8 @@ class Session:
         with self._timed("decode"):
             decoded = self.model.decode(features, reader, self._sensory, update_sensory=update_sensory)
         self.timings["decode"] -= reader.seconds
+        if reader.query is not None and not self.model.plan.keys_per_object:
+            self._asked = (reader.query, decoded.probabilities)
         if update_sensory and decoded.sensory is not None:
             self._sensory = decoded.sensory
         return decoded
@@ -423,8 +455,10 @@ class _TimedReader:
         self._bank = bank
         self._timings = timings
         self.seconds = 0.0
+        self.query: Query | None = None
 
     def read(self, query: Query, *, layer: int = 0) -> Tensor:
+        self.query = query
         start = time.perf_counter()
         with torch.autocast(query.key.device.type, enabled=False):
             readout = self._bank.read(query, layer=layer)
