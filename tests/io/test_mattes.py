@@ -732,17 +732,18 @@ def test_write_when_killed_in_the_middle_then_no_file_that_a_globber_finds(tmp_p
     code = """
         import os, sys, signal
         sys.path.insert(0, os.path.dirname(sys.argv[2]))
-        import rotomem.io.mattes as mattes
+        import rotomem.io.delivery as delivery
+        from rotomem.io.mattes import MatteWriter
         from test_mattes import info, plate_frame, soft
         from rotomem.types import Window
         about = info(Window(0, 0, 200, 100))
-        verify = mattes.MatteWriter._verify
-        def die(self, path, header, frame, *rest):
-            verify(self, path, header, frame, *rest)
+        write_exr = delivery.write_exr
+        def die(picture, frame, *rest):
+            write_exr(picture, frame, *rest)
             if frame.frame == 1002:
                 os.kill(os.getpid(), signal.SIGKILL)
-        mattes.MatteWriter._verify = die
-        with mattes.MatteWriter(sys.argv[1], info=about, objects={1: "hero"}) as writer:
+        delivery.write_exr = die
+        with MatteWriter(sys.argv[1], info=about, objects={1: "hero"}) as writer:
             for f in (1001, 1002, 1003):
                 writer.write(plate_frame(about, f), {1: soft(about)})
     """
@@ -797,3 +798,54 @@ def test_write_when_threads_write_at_once_then_every_frame_is_whole(tmp_path: Pa
         list(pool.map(lambda f: writer.write(plate_frame(about, f), {1: soft(about)}), about.frames))
         assert all(writer.is_current(f) for f in about.frames)
     assert len(os.listdir(tmp_path)) == 24
+
+
+# What goes along ----------------------------------------------------------------------------------------------
+
+
+def test_write_when_objects_have_own_files_then_another_object_leaves_them_as_they_are(tmp_path: Path) -> None:
+    about = info()
+    apart = MatteSettings(per_object=True)
+    one, two = {1: "hero"}, {1: "hero", 2: "car"}
+    with MatteWriter(tmp_path, info=about, objects=one, settings=apart, provenance={"model": "m"}) as writer:
+        writer.write(plate_frame(about), {1: soft(about)})
+    path = writer.paths(1001)[0]
+    assert path == tmp_path / "hero" / "sh010_matte_hero.1001.exr"
+    told = read_header(path).metadata["rotomem/settings"]
+    with MatteWriter(tmp_path, info=about, objects=two, settings=apart, provenance={"model": "m"}) as more:
+        assert not more.is_current(1001)  # car has none yet
+        more.write(plate_frame(about), {1: soft(about)})
+    assert read_header(path).metadata["rotomem/settings"] == told
+    with MatteWriter(tmp_path, info=about, objects=one, settings=apart, provenance={"model": "m"}) as writer:
+        assert writer.is_current(1001)
+
+
+@pytest.mark.parametrize("format", ["exr", "png", "mov"])
+def test_write_when_rgb_straight_then_the_estimate_goes_along_not_multiplied(tmp_path: Path, format: str) -> None:
+    about = info(pixel_type="uint16" if format != "exr" else "half")
+    rgb = np.full((24, 40, 3), 0.5, np.float16)
+    if format != "exr":
+        rgb = (rgb.astype(np.float32) * 65535).astype(np.uint16)
+    asked: list[float] = []
+
+    def foreground(plate: np.ndarray, matte: np.ndarray) -> np.ndarray:
+        asked.append(float(matte[0, 0]))
+        return np.where(matte[..., None] > 0, plate / 2, 0).astype(np.float32)
+
+    given: dict[str, Any] = {
+        "info": about,
+        "objects": {1: "a1", 2: "b1"},
+        "settings": MatteSettings(rgb="straight", format=format),
+    }
+    with pytest.raises(UsageError, match="estimates"):
+        MatteWriter(tmp_path, **given)
+    quarter = np.full((24, 40), 0.25, np.float32)
+    with MatteWriter(tmp_path, **given, foreground=foreground) as writer:
+        writer.write(plate_frame(about, rgb=rgb), {1: quarter, 2: 2 * quarter})
+    assert asked == ([0.75] if format == "exr" else [0.25, 0.5])  # of one file the union
+    if format == "mov":
+        return
+    spec, pixels = read(writer.paths(1001)[0])
+    assert spec.getattribute("rotomem/rgb") == "estimated foreground, not multiplied"
+    if format == "exr":
+        assert (pixels["R"] == 0.25).all() and (pixels["A"] == 0.75).all() and pixels["R"].dtype == np.float16

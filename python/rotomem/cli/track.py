@@ -103,6 +103,12 @@ def add_parser(subparsers: SubParsers) -> None:
     mattes.add_argument("--rgb", choices=("none", "keep", "premult"), help="the plate's RGB beside (%(default)s)")
     mattes.add_argument("--per-object", action="store_true", help="one sequence for each object")
     mattes.add_argument("--compression", help="lossless EXR compression (%(default)s)")
+    mattes.add_argument("--only", metavar="NAME,...", help="deliver these objects; all are tracked")
+    mattes.add_argument(
+        "--also",
+        metavar="KIND,...",
+        help="beside the mattes: movie (ProRes 4444)",
+    )
 
     run = parser.add_argument_group("run")
     existing = run.add_mutually_exclusive_group()
@@ -298,11 +304,16 @@ def plan_lines(report: Report) -> list[str]:
         f"colour   {report.colour.removeprefix('Colour: ')}",
         f"model    {report.model} {report.weights} on {report.device}, {report.dtype}, memory by {report.backend};"
         f" it sees {report.network_size[0]}x{report.network_size[1]}",
-        f"mattes   {report.outputs[0]}" + (f" ... {report.outputs[-1]}" if len(report.outputs) > 1 else ""),
+        f"mattes   {_span(report.outputs)}",
+        *(f"{kind:<8} {_span(paths)}" for kind, paths in report.also.items()),
         *(f"object   {name}" + (f" as {layer}" if layer != name else "") for name, layer in report.objects.items()),
         *(f"note     {note}" for note in report.notes),
     ]
     return lines
+
+
+def _span(paths: list[str]) -> str:
+    return paths[0] + (f" ... {paths[-1]}" if len(paths) > 1 else "")
 
 
 def _dry_run_lines(report: Report) -> Iterator[str]:

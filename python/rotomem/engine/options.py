@@ -39,6 +39,7 @@ _EXPECTED = {
     "bool": "True or False",
     "str": "a text",
     "Path": "a path",
+    "tuple[str, ...]": "a text or several",
     "None": "None",
 }
 
@@ -159,6 +160,8 @@ class TrackOptions:
     rgb: str = "none"
     per_object: bool = False
     compression: str = "zip"
+    also: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     resume: bool = False
     overwrite: bool = False
 
@@ -219,6 +222,10 @@ def _fitting(name: str, value: Any, kinds: list[str]) -> Any:
         return float(value)
     elif "str" in kinds and isinstance(value, str):
         return value
+    elif "tuple[str, ...]" in kinds:
+        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else (None,)
+        if all(isinstance(text, str) for text in texts):
+            return texts
     expected = " or ".join(_EXPECTED[kind] for kind in kinds)
     raise UsageError(f"{name} is {value!r} ({type(value).__name__})", remedy=f"give {expected}")
 

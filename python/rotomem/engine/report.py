@@ -50,7 +50,8 @@ class Report:
     frames          asked, written, kept (whole and current before the run), missing (no plate), left: range texts;
                     after a dry run `left` is what the run would write
     files_existing  of the mattes to write, before the run
-    outputs         the files of the first and the last frame
+    outputs         the mattes of the first and the last frame
+    also            kind ("crypto", "packed", ...) -> what goes beside them, of the same frames
     keys            frame -> names of the objects its key speaks for
     objects         name -> layer it is written as
     canvas, network_size   [width, height]
@@ -76,6 +77,7 @@ class Report:
     frames_kept: int = 0
     files_existing: int = 0
     outputs: list[str] = field(default_factory=list)
+    also: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[int, list[str]] = field(default_factory=dict)
     objects: dict[str, str] = field(default_factory=dict)
     colour: str = ""

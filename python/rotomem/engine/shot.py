@@ -228,9 +228,10 @@ class ShotRun:
         )
         report.notes.extend(self.writer.notes)
         report.objects = {self._names[i]: layer for i, layer in self.writer.layers.items()}
-        report.outputs = [
-            str(p) for f in sorted({self.plate.frames[0], self.plate.frames[-1]}) for p in self._paths(f)
-        ]
+        for frame in sorted({self.plate.frames[0], self.plate.frames[-1]}):
+            for kind, paths in self.writer.paths_by_kind(frame).items():
+                told = report.outputs if kind == "mattes" else report.also.setdefault(kind, [])
+                told.extend(str(path) for path in paths if str(path) not in told)
         report.settings = {**asdict(replace(options, model="")), "model": self.model.name}
         report.settings.update(asdict(self.writer.settings))
 
@@ -350,7 +351,7 @@ class ShotRun:
 
     @property
     def _movie(self) -> bool:
-        return self.writer.settings.format == "mov"
+        return self.writer.in_order
 
     def _current(self) -> frozenset[int]:
         """Frames whose mattes are whole and made with these settings; of a movie all or none."""

@@ -160,7 +160,11 @@ class Part:
 
 @dataclass(frozen=True)
 class StillHeader:
-    """What the header of a picture says; nothing has been decoded."""
+    """What the header of a picture says; nothing has been decoded.
+
+    metadata      what a file made from this one carries on
+    cryptomatte   the attributes `cryptomatte/...` of all parts, which are never carried on
+    """
 
     path: Path
     format: str
@@ -175,6 +179,7 @@ class StillHeader:
     colour_hints: Mapping[str, object]
     subsampled: bool = False
     orientation: int = 1
+    cryptomatte: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -613,7 +618,13 @@ def _header(path: Path, inp: oiio.ImageInput, legacy: bool) -> StillHeader:
         colour_hints=_hints(first),
         subsampled=legacy,
         orientation=int(_number(first.get("Orientation"), 1)),
+        cryptomatte=_cryptomatte(attributes),
     )
+
+
+def _cryptomatte(attributes: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    told = (item for part in attributes for item in part.items())
+    return {name: value for name, value in told if name.startswith("cryptomatte/") and isinstance(value, str)}
 
 
 def check_window(what: str, w: Window, path: Path | str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A ProRes 4444 movie of one matte: alpha in the alpha plane, the matte (or the plate) as picture.
+"""ProRes 4444 movies, one a matte: alpha in the alpha plane, the matte (or the plate) as picture.
 
 The encoder takes 10 bits, so a value may move by 1/2046; key frames that must be exact belong into EXR. The movie
 grows under a temporary name and appears when it is finished.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -20,11 +21,103 @@ from numpy.typing import NDArray
 from rotomem.errors import OutputError
 from rotomem.io import timecode
 from rotomem.io.atomic import cannot_write, whole_file
+from rotomem.io.delivery import Delivery, File, Output
 from rotomem.io.exr import TypedValue
+from rotomem.io.matte_stills import RGB_TOLD
+from rotomem.io.outputs import OutputPattern
+from rotomem.io.planes import Alpha, on_window, plate_on, premultiplied, unit
 from rotomem.io.plate import PlateInfo
-from rotomem.types import PlateFrame
+from rotomem.types import ObjectId, PlateFrame
 
-Alpha = NDArray[np.float32]
+
+class MatteMovies(Output):
+    """One movie an object. Frames come in ascending order, from one thread at a time."""
+
+    in_order = True
+
+    def __init__(
+        self, delivery: Delivery, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes"
+    ) -> None:
+        super().__init__(delivery, pattern, files, kind)
+        self._movies: dict[File, MatteMovie] = {}
+        self._frames: dict[File, frozenset[int]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def beside(cls, mattes: Output) -> MatteMovies:
+        """A movie an object, beside stills."""
+        delivery = mattes.delivery
+        pattern = mattes.pattern.beside("matte", ".mov", padding=None)
+        if len(delivery.objects) > 1:
+            pattern = pattern.per_object(own_folder=False)
+        return cls(delivery, pattern, tuple(File((k,), ("",), name) for k, name in delivery.layers.items()), "movie")
+
+    def recipe(self) -> Mapping[str, object]:
+        return {"rgb": self.delivery.settings.rgb}
+
+    def refuse(self, frame: int, source: Path | None) -> None:
+        for path in self.paths(frame):
+            self._refuse_plate_name(path, frame, source)
+            if not self.delivery.replace_foreign:
+                MatteMovie.refuse_foreign_movie(path)
+
+    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
+        info, rgb = self.delivery.info, self.delivery.settings.rgb
+        window = info.display_window
+        for file in self.files:
+            path = self.path(frame.frame, file)
+            self._refuse_plate_name(path, frame.frame, frame.path)
+            plane = on_window(alpha.get(file.objects[0]), info.canvas, window)
+            with self._lock:
+                movie = self._movies.get(file)
+                if movie is None:
+                    attributes = self.attributes(file, told)
+                    if rgb != "none":
+                        attributes["rotomem/rgb"] = RGB_TOLD[rgb]
+                    movie = MatteMovie(path, frame, info, attributes, replace_foreign=self.delivery.replace_foreign)
+                    self._movies[file] = movie
+                movie.add(frame, plane, self._colour(frame, plane))
+
+    def _colour(self, frame: PlateFrame, matte: Alpha) -> NDArray[np.float32] | None:
+        rgb = self.delivery.settings.rgb
+        if rgb == "none":
+            return None
+        plate = plate_on(frame, self.delivery.info.display_window)
+        if rgb == "premult":
+            return premultiplied(plate, matte)
+        if rgb == "keep":
+            return unit(plate)
+        assert self.delivery.foreground is not None  # MatteWriter has seen to it
+        return self.delivery.foreground(unit(plate), matte)
+
+    def is_current(self, frame: int, source: str) -> bool:
+        """Cost: the decoding of the movie, once for all frames."""
+        with self._lock:
+            for file in self.files:
+                if file not in self._frames:
+                    path = self.path(frame, file)
+                    self._frames[file] = frames_of_movie(path, self.delivery.info, self._digests[file], source)
+            return all(frame in self._frames[file] for file in self.files)
+
+    def close(self) -> None:
+        """The movies get their names now."""
+        with self._lock:
+            movies, self._movies = self._movies, {}
+            self._frames = {}
+        try:
+            while movies:
+                _, movie = movies.popitem()
+                movie.finish()
+        finally:
+            for movie in movies.values():
+                movie.abandon()
+
+    def abandon(self) -> None:
+        """Movies that are not finished disappear."""
+        with self._lock:
+            movies, self._movies = self._movies, {}
+        for movie in movies.values():
+            movie.abandon()
 
 
 class MatteMovie:

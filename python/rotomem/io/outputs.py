@@ -60,6 +60,23 @@ class OutputPattern:
         folder = os.path.join(self.folder, OBJECT_TOKEN) if own_folder else self.folder
         return OutputPattern(folder, f"{named}{separator}", self.suffix, self.padding)
 
+    def beside(self, word: str, suffix: str, *, padding: int | None, per_object: bool = False) -> OutputPattern:
+        """The pattern of another kind of files in the same place: `sh010_matte.%04d.exr` -> `sh010_<word>...`.
+
+        word        takes the place of `matte` in the name, else follows it
+        padding     digits of the frame number, None for a movie
+        per_object  keep the object's place; else leave it out, with folders that are an object's own
+        """
+        stem, separator = re.fullmatch(r"(.*?)([._-]*)", self.prefix, re.DOTALL).groups()  # type: ignore[union-attr]
+        folder = self.folder
+        if not per_object:
+            stem = re.sub(r"[._-]*" + re.escape(OBJECT_TOKEN) + r"[._-]*", "", stem)
+            folder = os.path.join(*(p for p in Path(folder).parts if OBJECT_TOKEN not in p), "")
+        before, matte, after = stem.rpartition("_matte")
+        named = f"{before}_{word}{after}" if matte else f"{stem}_{word}" if stem else word
+        numbered = "" if padding is None else separator or "."
+        return OutputPattern(folder, named + numbered, suffix, padding)
+
 
 def format_of(out: str | Path) -> str | None:
     """The format that OUT's name asks for: "exr", "png", "mov", or None where it is a folder.
