@@ -800,7 +800,108 @@ def test_write_when_threads_write_at_once_then_every_frame_is_whole(tmp_path: Pa
     assert len(os.listdir(tmp_path)) == 24
 
 
-# What goes along ----------------------------------------------------------------------------------------------
+# A choice of objects, and what goes beside ------------------------------------------------------------------
+
+
+def test_write_when_only_some_are_delivered_then_the_others_are_nowhere(tmp_path: Path) -> None:
+    about = info()
+    objects = {1: "hero", 2: "car, door", 3: "sky é"}
+    settings = MatteSettings(only=("car, door", "sky é"), also=("crypto", "packed", "trimap"))
+    planes = {k: soft(about) for k in objects}
+    with MatteWriter(tmp_path, info=about, objects=objects, settings=settings) as writer:
+        writer.write(plate_frame(about), planes)
+    assert set(read(tmp_path / "sh010_matte.1001.exr")[1]) == {"car_door.A", "sky_e.A"}
+    for path in writer.paths(1001):
+        assert b"hero" not in path.read_bytes()
+    listed = MatteWriter(tmp_path, info=about, objects=objects, settings=MatteSettings(only=("sky é,hero",)))
+    assert list(listed.objects.values()) == ["hero", "sky é"]
+    with pytest.raises(UsageError, match="no object 'car'") as e:
+        MatteWriter(tmp_path, info=about, objects=objects, settings=MatteSettings(only=("hero,car",)))
+    assert "'car, door'" in str(e.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "expected"),
+    [
+        ("o", {}, "o/sh010_matte.1001.exr o/sh010_crypto.1001.exr o/sh010_trimap.1001.exr o/sh010_matte_a1.mov"),
+        ("h_@@.exr", {}, "h_1001.exr h_crypto_1001.exr h_trimap_1001.exr h_matte_a1.mov"),
+        (
+            "my_matte_v2.#.exr",
+            {},
+            "my_matte_v2.1001.exr my_crypto_v2.1001.exr my_trimap_v2.1001.exr my_matte_v2_a1.mov",
+        ),
+        ("%04d.exr", {}, "1001.exr crypto.1001.exr trimap.1001.exr matte_a1.mov"),
+        (
+            "{object}/x_{object}.#.png",
+            {"per_object": True},
+            "a1/x_a1.1001.png x_crypto.1001.exr a1/x_a1_trimap.1001.png x_matte_a1.mov",
+        ),
+    ],
+)
+def test_paths_when_more_goes_beside_then_each_kind_has_its_name(
+    tmp_path: Path, out: str, more: dict[str, Any], expected: str
+) -> None:
+    settings = MatteSettings(also=("movie,trimap", "crypto"), **more)
+    writer = MatteWriter(tmp_path / out, info=info(), objects={1: "a1", 2: "b1"}, settings=settings)
+    first = [paths[0].relative_to(tmp_path).as_posix() for paths in writer.paths_by_kind(1001).values()]
+    assert first == expected.split()
+    assert writer.in_order and set(writer.paths(1001)) >= {tmp_path / name for name in first}
+
+
+def test_paths_when_one_frame_or_a_movie_is_the_output_then_stills_are_named_so(tmp_path: Path) -> None:
+    one = info(frames=(1001,))
+    also = MatteSettings(also=("crypto",))
+    writer = MatteWriter(tmp_path / "key.exr", info=one, objects={1: "a"}, settings=also)
+    assert [p.name for p in writer.paths(1001)] == ["key.exr", "key_crypto.exr"]
+    writer = MatteWriter(tmp_path / "key.mov", info=info(), objects={1: "a"}, settings=also)
+    assert [p.name for p in writer.paths(1001)] == ["key.mov", "key_crypto.1001.exr"]
+    with pytest.raises(UsageError, match="movie already"):
+        MatteWriter(tmp_path / "m.mov", info=info(), objects={1: "a"}, settings=MatteSettings(also=("movie",)))
+    with pytest.raises(UsageError, match="also is 'cryptomatte'"):
+        MatteSettings(also=("cryptomatte",))
+    with pytest.raises(OutputError, match="two outputs would be called"):
+        MatteWriter(
+            tmp_path / "{object}.#.exr",
+            info=info(),
+            objects={1: "crypto", 2: "b"},
+            settings=MatteSettings(also=("crypto",), per_object=True),
+        )
+
+
+def test_write_when_one_kind_is_missing_then_only_that_one_is_written_again(tmp_path: Path) -> None:
+    about = info()
+    plane = soft(about)
+    settings = MatteSettings(also=("crypto", "trimap"))
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}, settings=settings) as writer:
+        writer.write(plate_frame(about), {1: plane}, source="s")
+    matte, crypto, trimap = writer.paths(1001)
+    crypto.unlink()
+    before = [(p.read_bytes(), p.stat().st_mtime_ns) for p in (matte, trimap)]
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}, settings=settings) as again:
+        assert not again.is_current(1001, "s")
+        again.write(plate_frame(about), {1: plane}, source="s")
+        assert again.is_current(1001, "s")
+    assert crypto.exists() and before == [(p.read_bytes(), p.stat().st_mtime_ns) for p in (matte, trimap)]
+    wider = replace(settings, trimap_band=3)
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}, settings=wider) as changed:
+        assert not changed.is_current(1001, "s")
+        changed.write(plate_frame(about), {1: plane}, source="s")
+    assert before[0] == (matte.read_bytes(), matte.stat().st_mtime_ns) and before[1][0] != trimap.read_bytes()
+
+
+def test_write_when_a_key_mask_stands_where_a_companion_should_go_then_it_stays(tmp_path: Path) -> None:
+    about = info()
+    key = tmp_path / "sh010_crypto.1001.exr"
+    key.write_bytes(b"drawn by hand")
+    settings = MatteSettings(also=("crypto",))
+    writer = MatteWriter(
+        tmp_path, info=about, objects={1: "a"}, settings=settings, protect=[key], replace_foreign=True
+    )
+    with pytest.raises(OutputError, match="key mask"):
+        writer.refuse(1001)
+    with pytest.raises(OutputError, match="key mask"):
+        writer.write(plate_frame(about), {1: soft(about)})
+    assert key.read_bytes() == b"drawn by hand"
 
 
 def test_write_when_objects_have_own_files_then_another_object_leaves_them_as_they_are(tmp_path: Path) -> None:

@@ -107,7 +107,13 @@ def add_parser(subparsers: SubParsers) -> None:
     mattes.add_argument(
         "--also",
         metavar="KIND,...",
-        help="beside the mattes: movie (ProRes 4444)",
+        help="beside the mattes: crypto (Cryptomatte), packed (four mattes an RGBA), trimap, movie (ProRes 4444)",
+    )
+    mattes.add_argument(
+        "--trimap-band",
+        type=int,
+        metavar="PX",
+        help="plate pixels of a trimap left unknown on either side of an edge (%(default)s)",
     )
 
     run = parser.add_argument_group("run")

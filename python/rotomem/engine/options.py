@@ -161,6 +161,7 @@ class TrackOptions:
     per_object: bool = False
     compression: str = "zip"
     also: tuple[str, ...] = ()
+    trimap_band: int = 10
     only: tuple[str, ...] = ()
     resume: bool = False
     overwrite: bool = False

@@ -13,7 +13,7 @@ What is where, and why:
 - Mattes are data: tagged `colorInteropID` "data", no chromaticities, never colour-transformed.
 - Lossy compressions are refused. DWA, B44 and PXR24 move edges by up to 0.03 depending on the channel's name.
 - Equal input gives equal bytes: no date is written but the plate's own.
-- What goes beside has sequences (or movies) of its own, one class each, see `also`.
+- What goes beside has sequences (or movies) of its own, `<stem>_crypto.%04d.exr`: one class each, see `also`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,22 @@ from types import TracebackType
 
 from rotomem.errors import OutputError, ShapeError, UsageError
 from rotomem.io.atomic import remove_leftovers
+from rotomem.io.cryptomatte import CryptomatteStills
 from rotomem.io.delivery import Delivery, File, Foreground, Output
 from rotomem.io.matte_movie import MatteMovies
 from rotomem.io.matte_stills import RGB_TOLD, MatteStills
 from rotomem.io.names import legal_layer_names
 from rotomem.io.outputs import FORMATS, format_of, parse_output
+from rotomem.io.packed import PackedStills
 from rotomem.io.planes import Alpha
 from rotomem.io.plate import PlateInfo
+from rotomem.io.trimap import TrimapStills
 from rotomem.types import ObjectId, PlateFrame
 
 _BESIDE: Mapping[str, Callable[[Output], Output]] = {
+    "crypto": CryptomatteStills.beside,
+    "packed": PackedStills.beside,
+    "trimap": TrimapStills.beside,
     "movie": MatteMovies.beside,
 }
 ALSO = tuple(_BESIDE)
@@ -58,7 +64,9 @@ class MatteSettings:
                   "straight": the estimated colour of the object alone, not multiplied
     per_object    one sequence for each object, channel `A` in each; PNG and mov always do that for several objects
     compression   of EXR: none, rle, zips, zip, piz or zstd
-    also          kinds of `ALSO` that go beside the mattes: "movie" (ProRes 4444 beside stills)
+    also          kinds of `ALSO` that go beside the mattes: "crypto" (Cryptomatte, EXR), "packed" (four mattes to
+                  an RGBA), "trimap" (0, 0.5, 1), "movie" (ProRes 4444 beside stills)
+    trimap_band   of trimaps: pixels of the plate that are unknown on either side of an edge, beyond its softness
     only          names of the objects to deliver, all where empty; a text may list several, commas between
 
     Raises UsageError where a value is unknown, lossy, or contradicts another.
@@ -70,6 +78,7 @@ class MatteSettings:
     per_object: bool = False
     compression: str = "zip"
     also: tuple[str, ...] = ()
+    trimap_band: int = 10
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,6 +109,8 @@ class MatteSettings:
         if self.format == "mov" and "movie" in also:
             raise UsageError("the mattes are a movie already", remedy="leave movie out of also, or write stills")
         object.__setattr__(self, "also", tuple(kind for kind in ALSO if kind in also))
+        if not 0 <= self.trimap_band <= 1000:
+            raise UsageError(f"trimap_band is {self.trimap_band}", remedy="give pixels, 0 to 1000")
 
     def for_output(self, out: str | Path) -> MatteSettings:
         """These settings with format and depth filled in from OUT's name."""

@@ -1,0 +1,199 @@
+"""Cryptomatte: all mattes of a run in one EXR, each under its name, for any compositor's Cryptomatte node.
+
+Written and read after the Cryptomatte specification 1.2.0 (Psyop, github.com/Psyop/Cryptomatte):
+
+- An object's id is the MurmurHash3_32 of its name in UTF-8, its bits read as a float32; a bit of the exponent is
+  flipped where they would be a NaN, an infinity or a denormal (section "Conversion to float").
+- A pixel lists the objects it shows by falling coverage, six of them, two to a layer: `RotoObject00.R` is the first
+  id, `.G` its coverage, `.B` the second id, `.A` its coverage, then `RotoObject01`... Id 0 is nobody.
+- Coverages sum to at most 1. Mattes that overlap beyond that, as an artist's keys may, are divided by their sum.
+- float32 and lossless (ZIPS), on the plate's windows; a file of its own, since anything that touches ids destroys
+  them. The manifest, name -> id, is in the header; names are the artist's own, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.errors import PlateError, UsageError
+from rotomem.io.delivery import File, Output, Stills, plain_text
+from rotomem.io.exr import Channel, StillHeader, read_still
+from rotomem.io.planes import Alpha, on_window
+from rotomem.io.stills import Picture
+from rotomem.types import ObjectId, PlateFrame
+
+TYPE_NAME = "RotoObject"
+RANKS = 6
+"""Objects a pixel may list; what the specification suggests. On every frame, however few there are."""
+
+_ROWS = 64  # encoded at a time, so that memory does not grow with the picture
+_LOSSY = frozenset({"dwaa", "dwab", "b44a", "pxr24"})
+
+
+def name_id(name: str) -> int:
+    """The 32 bits of an object's id.
+
+    >>> f"{name_id('torus'):08x}"
+    'f39c73fd'
+    """
+    bits = mmh3.hash(plain_text(name).encode(), signed=False)
+    if (bits >> 23) & 255 in (0, 255):
+        bits ^= 1 << 23
+    return bits
+
+
+def encode(planes: Sequence[Alpha], ids: Sequence[int], *, ranks: int = RANKS) -> NDArray[np.float32]:
+    """Mattes as ids and coverages, [h, w, 2 * ranks]: id, coverage, id, coverage, ... by falling coverage.
+
+    planes   [h, w] 0..1, one an object; of equal coverages the earlier object is listed first
+    ids      the objects' bits, see `name_id`
+
+    Where more than `ranks` objects meet, the faintest are left out. Cost: objects log(objects) per pixel that shows
+    any of them; scratch is a strip of 64 rows.
+    """
+    height, width = planes[0].shape
+    as_floats = np.array(ids, np.uint32).view(np.float32)
+    listed = min(ranks, len(planes))
+    result = np.zeros((height, width, 2 * ranks), np.float32)
+    for top in range(0, height, _ROWS):
+        strip = np.stack([plane[top : top + _ROWS] for plane in planes], axis=-1)
+        shown = strip.any(axis=-1)
+        cover = strip[shown]  # [N, O]
+        total = cover.sum(axis=1, dtype=np.float64)
+        over = total > 1
+        share = cover[over] / total[over, None]
+        rounded = share.astype(np.float32)
+        # Downwards, so that the sum cannot come out above 1.
+        cover[over] = np.where(rounded > share, np.nextafter(rounded, np.float32(0)), rounded)
+        order = np.argsort(-cover, axis=1, kind="stable")[:, :listed]
+        cover = np.take_along_axis(cover, order, axis=1)
+        pairs = np.zeros((len(cover), 2 * ranks), np.float32)
+        pairs[:, 0 : 2 * listed : 2] = np.where(cover > 0, as_floats[order], np.float32(0))
+        pairs[:, 1 : 2 * listed : 2] = cover
+        result[top : top + _ROWS][shown] = pairs
+    return result
+
+
+class CryptomatteStills(Stills):
+    """A Cryptomatte a frame, beside the mattes: always EXR."""
+
+    @classmethod
+    def beside(cls, mattes: Output) -> CryptomatteStills:
+        """For the objects of `mattes`. Raises UsageError where two names have one id."""
+        names: dict[int, str] = {}
+        for name in mattes.delivery.objects.values():
+            other = names.setdefault(name_id(name), name)
+            if other != name:
+                raise UsageError(f"'{other}' and '{name}' have the same Cryptomatte id", remedy="rename one of them")
+        ids = tuple(f"{name_id(name):08x}" for name in mattes.delivery.objects.values())
+        pattern = mattes.pattern.beside("crypto", ".exr", padding=mattes.stills_padding)
+        return cls(mattes.delivery, pattern, (File(tuple(mattes.delivery.objects), ids),), "crypto")
+
+    def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
+        window, objects = frame.data_window, self.delivery.objects
+        planes = [on_window(alpha.get(k), self.delivery.info.canvas, window) for k in file.objects]
+        pixels = encode(planes, [int(place, 16) for place in file.places])
+        names = tuple(f"{TYPE_NAME}{k:02d}.{c}" for k in range(RANKS // 2) for c in "RGBA")
+        manifest = {plain_text(objects[k]): place for k, place in zip(file.objects, file.places, strict=True)}
+        head = f"cryptomatte/{name_id(TYPE_NAME):08x}"[: len("cryptomatte/") + 7]
+        told = {
+            f"{head}/name": TYPE_NAME,
+            f"{head}/hash": "MurmurHash3_32",
+            f"{head}/conversion": "uint32_to_float32",
+            f"{head}/manifest": json.dumps(manifest, ensure_ascii=False, separators=(",", ":")),
+        }
+        return Picture(names, ("float",) * len(names), pixels, window, told, compression="zips")
+
+
+# Reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CryptoLayer:
+    """One Cryptomatte of a file; a renderer may have put several in.
+
+    name       of the type: "RotoObject", "CryptoMaterial", ...
+    manifest   name -> bits of its id; empty where the file has none
+    ranks      (id, coverage) channels, first rank first
+    """
+
+    header: StillHeader
+    name: str
+    manifest: Mapping[str, int]
+    ranks: tuple[tuple[Channel, Channel], ...]
+
+    def mattes(self, names: Sequence[str]) -> list[Alpha]:
+        """Coverage of named objects, [h, w] each on the file's data window; zeros for one that is not seen.
+
+        A name that the manifest lacks goes by its hash. Raises PlateError naming the file where it is damaged, or
+        its ids cannot be what they were.
+        """
+        path = self.header.path
+        channels = [c for pair in self.ranks for c in pair]
+        compression = self.header.parts[channels[0].part].compression
+        if compression in _LOSSY or any(i.type != "float" for i, _ in self.ranks):
+            how = compression if compression in _LOSSY else self.ranks[0][0].type
+            raise PlateError(
+                f"the ids of the Cryptomatte were destroyed when the file was saved as {how}",
+                remedy="save it as 32-bit float with a lossless compression (ZIPS)",
+                path=path,
+            )
+        arrays = read_still(path, channels=[c.name for c in channels], header=self.header).arrays
+        wanted = [np.uint32(self.manifest.get(name, name_id(name))) for name in names]
+        found: list[Alpha] = [np.zeros(arrays[channels[0].name].shape, np.float32) for _ in names]
+        for id_channel, cover_channel in self.ranks:
+            bits = np.ascontiguousarray(arrays[id_channel.name]).view(np.uint32)
+            for matte, id_ in zip(found, wanted, strict=True):
+                matte += np.where(bits == id_, arrays[cover_channel.name], 0).astype(np.float32)
+        return found
+
+
+def crypto_layers(header: StillHeader) -> tuple[CryptoLayer, ...]:
+    """The Cryptomattes of a picture whose header was read; none where it has none.
+
+    Raises PlateError where a manifest is no JSON, or a file beside the picture that cannot be read.
+    """
+    keys = [k.split("/")[1] for k in header.cryptomatte if k.count("/") == 2 and k.endswith("/name")]
+    layers = []
+    for key in keys:
+        about = {k.rpartition("/")[2]: v for k, v in header.cryptomatte.items() if k.split("/")[1] == key}
+        ranks = tuple(_ranks(header, about["name"]))
+        if ranks:
+            layers.append(CryptoLayer(header, about["name"], _manifest(header.path, about), ranks))
+    return tuple(layers)
+
+
+def _ranks(header: StillHeader, name: str) -> list[tuple[Channel, Channel]]:
+    by_place = {(c.layer, c.component[:1].upper()): c for c in header.channels}
+    found: list[tuple[Channel, Channel]] = []
+    number = 0
+    while True:
+        r, g, b, a = (by_place.get((f"{name}{number:02d}", c)) for c in "RGBA")
+        if r is None or g is None:
+            return found
+        found.append((r, g))
+        if b is not None and a is not None:
+            found.append((b, a))
+        number += 1
+
+
+def _manifest(path: Path, about: Mapping[str, str]) -> dict[str, int]:
+    text = about.get("manifest")
+    try:
+        if text is None and "manif_file" in about:
+            text = (path.parent / os.path.basename(about["manif_file"])).read_text(encoding="utf-8")
+        return {str(name): int(bits, 16) for name, bits in json.loads(text or "{}").items()}
+    except (OSError, ValueError, AttributeError, TypeError) as e:
+        raise PlateError(
+            f"the manifest of the Cryptomatte cannot be read: {e}",
+            remedy="render it again; a manifest may also be a file beside the picture",
+            path=path,
+        ) from e
