@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import zlib
@@ -17,9 +18,11 @@ import pytest
 from rotomem.errors import MaskError, UsageError
 from rotomem.io.exr import read_header, read_still
 from rotomem.io.labels import find_levels, flat_pixels, fold_edges
-from rotomem.io.masks import Keys, MaskSpec, load_keys, parse_mask
+from rotomem.io.masks import Keys, MaskSpec, load_keys, objects_of, parse_mask, parse_masks
 from rotomem.io.mattes import MatteWriter
 from rotomem.io.plate import PlateInfo, open_plate
+from rotomem.splines import document
+from rotomem.splines.types import Curve, Shape, SplineError, Splines
 from rotomem.types import PlateFrame, Window
 
 H, W = 60, 80
@@ -763,3 +766,73 @@ def test_load_keys_when_the_frame_has_no_pixels_under_the_key_then_a_warning_nam
         assert f"frame {frame}: {share} of the mask of hero" in warning and str(about.data_windows[frame]) in warning
         assert np.array_equal(keys.by_frame[frame].alpha[0], mask > 0)  # the network still sees all of it
     assert not any("WARNING" in n for n in load(f"hero@1004={tmp_path}/m.png", about=about).notes)
+
+
+# Splines ------------------------------------------------------------------------------------------------------
+
+
+def save_splines(path: Path, frames: tuple[int, ...] = (1001, 1003)) -> Path:
+    """A square `hero` that moves by 10 pixels a frame, and `car`, a triangle on the first of its frames alone."""
+
+    def square(x: float) -> Curve:
+        return Curve(np.repeat(np.array([(x, 10), (x + 20, 10), (x + 20, 30), (x, 30)])[:, None], 3, axis=1))
+
+    start = frames[0]
+    hero = Shape("body", {f: square(10 + 10 * (f - start)) for f in frames})
+    triangle = Curve(np.repeat(np.array([(60.0, 30.0), (70, 30), (70, 40)])[:, None], 3, axis=1))
+    car = Shape("car", {start: triangle}, span=(start, start))
+    path.write_text(document.write(Splines((W, H), {"hero": (hero,), "car": (car,)})))
+    return path
+
+
+def test_load_keys_when_splines_and_a_frame_then_drawn_between_their_keys(tmp_path: Path) -> None:
+    keys = load(f"hero@1002={save_splines(tmp_path / 'roto.json')}")
+    key = keys.by_frame[1002]
+    assert keys.objects.names == {1: "hero"} and key.alpha[0, 10:30, 20:40].all() and key.alpha.sum() == 400
+
+
+def test_load_keys_when_splines_have_no_name_then_each_object_that_is_there(tmp_path: Path) -> None:
+    keys = load(f"1001={save_splines(tmp_path / 'roto.json')}")
+    assert keys.objects.names == {1: "hero", 2: "car"}
+    assert [float(a.sum()) for a in keys.by_frame[1001].alpha] == [400, 50]
+    assert "splines, hero (" in keys.notes[0]
+    about = MaskSpec(1001, str(tmp_path / "roto.json"))
+    assert objects_of(about, info()) == {"hero": "hero", "car": "car"}
+    assert objects_of(dataclasses.replace(about, name="prop"), info()) == {"prop": None}
+
+
+def test_parse_masks_when_splines_without_a_frame_then_their_keys_on_the_plate(tmp_path: Path) -> None:
+    file = str(save_splines(tmp_path / "roto.json", frames=(999, 1001, 1003)))
+    assert parse_masks(f"hero={file}", info()) == [MaskSpec(1001, file, "hero"), MaskSpec(1003, file, "hero")]
+    early = str(save_splines(tmp_path / "early.json", frames=(1001, 1002)))
+    assert parse_masks(early, info()) == [
+        MaskSpec(1001, early, "hero", "hero"),
+        MaskSpec(1002, early, "hero", "hero"),
+        MaskSpec(1001, early, "car", "car"),
+    ]
+    assert parse_masks(f"1002={file}", info()) == [MaskSpec(1002, file)]
+    assert parse_masks("hero@1002=key.png", info()) == [parse_mask("hero@1002=key.png")]
+    with pytest.raises(MaskError, match=r"keys on 901-902, none of them on the plate's"):
+        parse_masks(f"hero={save_splines(tmp_path / 'late.json', frames=(901, 902))}", info())
+    with pytest.raises(UsageError):
+        parse_masks("key.png", info())
+
+
+def test_load_keys_when_an_object_of_the_splines_is_chosen_then_that_one(tmp_path: Path) -> None:
+    file = save_splines(tmp_path / "roto.json")
+    assert load(f"prop@1001={file}:car").by_frame[1001].alpha.sum() == 50
+    assert load(f"prop@1001={file}").by_frame[1001].alpha.sum() == 450, "a name that the file lacks means all of it"
+    with pytest.raises(MaskError, match=r"no object 'bus'.*they hold hero, car"):
+        load(f"prop@1001={file}:bus")
+
+
+def test_load_keys_when_the_canvas_has_overscan_then_splines_count_from_the_display_window(tmp_path: Path) -> None:
+    about = info(display=Window(100, 50, 100 + W, 50 + H), canvas=Window(90, 40, 110 + W, 60 + H))
+    alpha = load(f"hero@1001={save_splines(tmp_path / 'roto.json')}", about=about).by_frame[1001].alpha[0]
+    assert alpha.shape == (H + 20, W + 20) and alpha[20:40, 20:40].all() and alpha.sum() == 400
+
+
+def test_load_keys_when_splines_are_of_another_format_then_both_sizes(tmp_path: Path) -> None:
+    file = save_splines(tmp_path / "roto.json")
+    with pytest.raises(SplineError, match=f"drawn on {W}x{H}, the plate is 640x480"):
+        load(f"hero@1001={file}", about=info(display=Window(0, 0, 640, 480)))

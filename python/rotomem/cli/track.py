@@ -40,7 +40,8 @@ def add_parser(subparsers: SubParsers) -> None:
         required=True,
         metavar="[NAME@]FRAME=PATH[:CHANNEL]",
         help="a label map, or one object's soft matte; give it again for more objects and more keys. An empty matte "
-        "says that the object is absent from that frame on, to its next key that shows it",
+        "says that the object is absent from that frame on, to its next key that shows it. PATH may be splines "
+        "(.json, .fxs, .nk); NAME=SPLINES takes every frame they are keyed on",
     )
     add_plate_options(parser)
     add_colour_options(parser)

@@ -4,6 +4,9 @@ A mask without a name is a picture of labels: palette indices, grey or integer l
 0 and 255 with soft edges, which is one object. With a name it is the soft matte of that object. Soft edges never
 become objects (labels.py says how they are told apart), values are never scaled or resized: an 8-bit value v is
 v / 255, a half value stays as it is.
+
+A mask may also be a file of splines (.json, .fxs, .nk), drawn as they are on the frame asked for; without a frame
+every frame that has a spline key is a key.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from rotomem.io.exr import Channel, StillHeader, read_header, read_still, shown
 from rotomem.io.labels import Levels, find_levels, fold_edges, fold_noise, is_soft_matte, levels_of
 from rotomem.io.plate import Plate, PlateInfo
 from rotomem.io.sequence import compact_frames, find_frames
+from rotomem.splines.files import is_spline_file, read_splines
+from rotomem.splines.raster import rasterise
+from rotomem.splines.types import Splines
 from rotomem.types import KeyMask, ObjectId, Window
 
 MAX_OBJECTS = 64
@@ -139,6 +145,52 @@ def split_channel(text: str) -> tuple[str, str | None]:
         if channel and not re.search(r"[/\\]", channel) and not re.fullmatch(r"[A-Za-z]?", path):
             return path, channel
     return text, None
+
+
+def parse_masks(text: str, info: PlateInfo) -> list[MaskSpec]:
+    """Read one `--mask`: what `parse_mask` reads, or `NAME=SPLINES` or `SPLINES` for all key frames of a spline file.
+
+    Splines keyed before or after the plate are left out. Without a name each object of the file keeps its own;
+    `NAME=SPLINES:object` chooses one of several.
+
+    Raises UsageError where the text is of neither form, SplineError and MaskError for the file.
+    """
+    if _UNNAMED.match(text) or _NAMED.match(text):
+        return [parse_mask(text)]
+    name, _, rest = text.rpartition("=") if not os.path.exists(text) else ("", "", text)
+    path, chosen = _split_channel(rest.strip())
+    if not is_spline_file(path):
+        return [parse_mask(text)]
+    splines = read_splines(path, _size(info.display_window))
+    keyed: list[tuple[int, str | None, str | None]] = []
+    if name.strip():
+        found = _chosen(MaskSpec(0, path, name.strip(), chosen), splines)
+        keyed = [(f, name.strip(), chosen) for f in sorted({f for n in found for f in splines.key_frames(n)})]
+    else:
+        keyed = [(f, n, n) for n in _chosen(MaskSpec(0, path, None, chosen), splines) for f in splines.key_frames(n)]
+    delivered = {*info.frames, *info.missing}
+    specs = [MaskSpec(f, path, n, c) for f, n, c in keyed if f in delivered]
+    if not specs:
+        keys = compact_frames(sorted({f for f, _, _ in keyed})) or "no frames"
+        raise MaskError(
+            f"the splines have keys on {keys}, none of them on the plate's {compact_frames(sorted(delivered))}",
+            remedy="name the frame they belong to: NAME@FRAME=PATH",
+            path=path,
+        )
+    return specs
+
+
+def _chosen(spec: MaskSpec, splines: Splines) -> list[str]:
+    """The objects of a spline file that a mask means: the one after the colon, the one of its name, else all."""
+    if spec.channel is not None:
+        if spec.channel not in splines.objects:
+            raise MaskError(
+                f"the splines hold no object '{spec.channel}'",
+                remedy="they hold " + (", ".join(map(shown, splines.objects)) or "none"),
+                path=spec.path,
+            )
+        return [spec.channel]
+    return [spec.name] if spec.name is not None and spec.name in splines.objects else list(splines.objects)
 
 
 # One picture ---------------------------------------------------------------------------------------------------
@@ -584,7 +636,11 @@ def objects_of(spec: MaskSpec, info: PlateInfo) -> dict[str, str | None]:
     Without a name in `spec`, labels are called `obj<label>`, colours `#rrggbb`, layers as they are. Raises MaskError
     as `load_keys` does; an empty mask is allowed where it has a name.
     """
-    picture = _open(spec, info, [])
+    if is_spline_file(spec.path):
+        found = _draw(spec, info, [], MAX_OBJECTS, {})
+        return {_called(d.key): spec.channel if spec.name is not None else str(d.key[1]) for d in found}
+    _check_frame(spec, info)
+    picture = _Picture(spec, info, [])
     if spec.name is not None:
         picture.matte()
         return {spec.name: spec.channel}
@@ -597,7 +653,7 @@ def objects_of(spec: MaskSpec, info: PlateInfo) -> dict[str, str | None]:
     return {_called(d.key): spec.channel if alone else spec.channel or d.channel for d in drawn}
 
 
-def _open(spec: MaskSpec, info: PlateInfo, notes: list[str]) -> _Picture:
+def _check_frame(spec: MaskSpec, info: PlateInfo) -> None:
     frames = sorted({*info.frames, *info.missing})
     if spec.frame not in frames:
         raise MaskError(
@@ -606,7 +662,53 @@ def _open(spec: MaskSpec, info: PlateInfo, notes: list[str]) -> _Picture:
             path=spec.path,
             frame=spec.frame,
         )
-    return _Picture(spec, info, notes)
+
+
+def _draw(
+    spec: MaskSpec, info: PlateInfo, notes: list[str], max_objects: int, splines: dict[str, Splines]
+) -> list[_Drawn]:
+    """The objects of one mask, a picture or splines; `splines` holds the files read so far.
+
+    Raises MaskError where it shows none and names none that could be absent.
+    """
+    _check_frame(spec, info)
+    if is_spline_file(spec.path):
+        if spec.path not in splines:
+            splines[spec.path] = read_splines(Path(spec.path).expanduser(), _size(info.display_window))
+        return _draw_splines(spec, splines[spec.path], info, notes)
+    picture = _Picture(spec, info, notes)
+    found = picture.matte() if spec.name is not None else picture.labels(max_objects)
+    if any(d.empty and d.key[0] != "name" for d in found):
+        raise picture.empty()
+    return found
+
+
+def _draw_splines(spec: MaskSpec, splines: Splines, info: PlateInfo, notes: list[str]) -> list[_Drawn]:
+    """The objects of a spline file on the frame of a mask; with a name, all that it means as one."""
+    names = _chosen(spec, splines)
+    origin = info.display_window
+    x, y = -origin.x0, -origin.y0
+    canvas = info.canvas
+    around = Window(canvas.x0 + x, canvas.y0 + y, canvas.x1 + x, canvas.y1 + y)
+    path = Path(spec.path).expanduser()
+    notes.extend(f"{spec.frame}: {note}" for note in splines.notes)
+
+    def drawn(name: str, sources: Iterable[str]) -> _Drawn:
+        shapes = [s for n in sources for s in splines.objects[n]]
+        return _Drawn(("name", name), rasterise(shapes, spec.frame, around), canvas, spec, path)
+
+    if spec.name is not None:
+        return [drawn(spec.name, names)]
+    found = [d for d in (drawn(n, [n]) for n in names) if not d.empty]
+    if not found:
+        raise MaskError(
+            "the splines show nothing on this frame",
+            remedy=f"they have keys on {compact_frames(sorted({f for n in names for f in splines.key_frames(n)}))}",
+            path=path,
+            frame=spec.frame,
+        )
+    notes.append(f"{spec.frame}: splines, " + ", ".join(f"{d.key[1]} ({_share(d.alpha)})" for d in found))
+    return found
 
 
 def _resolve(spec: MaskSpec) -> Path:
@@ -738,12 +840,9 @@ def load_keys(specs: Sequence[MaskSpec], info: PlateInfo, *, max_objects: int = 
         raise UsageError("there is no key mask", remedy="give at least one, for example --mask 1001=key.png")
     notes: list[str] = []
     drawn: list[_Drawn] = []
+    splines: dict[str, Splines] = {}
     for spec in sorted(specs, key=lambda s: s.frame):  # stable: within a frame as given
-        picture = _open(spec, info, notes)
-        found = picture.matte() if spec.name is not None else picture.labels(max_objects)
-        for d in found:
-            if d.empty and d.key[0] != "name":
-                raise picture.empty()
+        found = _draw(spec, info, notes, max_objects, splines)
         if spec.name is not None and not found[0].empty:
             notes.append(f"{spec.frame}: {spec.name} ({_share(found[0].alpha)})")
         drawn.extend(found)
@@ -778,7 +877,7 @@ def load_keys(specs: Sequence[MaskSpec], info: PlateInfo, *, max_objects: int = 
 
 def load_masks(masks: Masks, plate: Plate) -> Keys:
     """Keys from what `track` takes as masks. Raises UsageError where there are none, MaskError for a bad one."""
-    keys = masks if isinstance(masks, Keys) else load_keys(_mask_specs(masks), plate.info)
+    keys = masks if isinstance(masks, Keys) else load_keys(_mask_specs(masks, plate.info), plate.info)
     for frame in keys.by_frame:
         if frame not in plate.frames:
             raise MaskError(
@@ -791,7 +890,9 @@ def load_masks(masks: Masks, plate: Plate) -> Keys:
     return keys
 
 
-def _mask_specs(masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path]) -> list[MaskSpec]:
+def _mask_specs(
+    masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str | Path], info: PlateInfo
+) -> list[MaskSpec]:
     if isinstance(masks, str):
         masks = [masks]
     elif isinstance(masks, Mapping):
@@ -804,11 +905,11 @@ def _mask_specs(masks: str | Sequence[str | MaskSpec] | Mapping[int | str, str |
         masks = [f"{where}={os.fspath(path)}" for where, path in masks.items()]
     elif not isinstance(masks, Iterable):
         raise UsageError(f"masks is {masks!r} ({type(masks).__name__})", remedy=_MASKS)
-    specs = []
+    specs: list[MaskSpec] = []
     for mask in masks:
         if not isinstance(mask, (str, MaskSpec)):
             raise UsageError(f"masks holds a value of type {type(mask).__name__}", remedy=_MASKS)
-        specs.append(parse_mask(mask) if isinstance(mask, str) else mask)
+        specs.extend(parse_masks(mask, info) if isinstance(mask, str) else [mask])
     if not specs:
         raise UsageError("there is no key mask", remedy="give at least one, as FRAME=PATH or NAME@FRAME=PATH")
     return specs
