@@ -158,7 +158,7 @@ def parse_masks(text: str, info: PlateInfo) -> list[MaskSpec]:
     if _UNNAMED.match(text) or _NAMED.match(text):
         return [parse_mask(text)]
     name, _, rest = text.rpartition("=") if not os.path.exists(text) else ("", "", text)
-    path, chosen = _split_channel(rest.strip())
+    path, chosen = split_channel(rest.strip())
     if not is_spline_file(path):
         return [parse_mask(text)]
     splines = read_splines(path, _size(info.display_window))
