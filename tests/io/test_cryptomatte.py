@@ -138,7 +138,10 @@ def test_crypto_layers_when_written_by_us_then_every_matte_comes_back(tmp_path: 
     planes = mattes(3)
     (layer,) = crypto_layers(read_header(write(tmp_path, planes)))
     assert layer.name == "RotoObject" and tuple(layer.manifest) == NAMES
-    assert np.array_equal(layer.mattes([*NAMES, "nobody"]), [*planes, np.zeros_like(planes[0])])
+    assert list(layer.mattes()) == list(NAMES)
+    for name, plane in zip(NAMES, planes, strict=True):
+        assert np.array_equal(layer.mattes([name, "nobody"])[name], plane)
+    assert not layer.mattes(["nobody"])["nobody"].any()
 
 
 def rewrite(source: Path, target: Path, *, drop: str = "", **attributes: str) -> Path:
@@ -174,9 +177,9 @@ def test_crypto_layers_when_the_manifest_is_a_file_missing_or_broken_then_read_h
     (tmp_path / "names.json").write_text(json.dumps({"other name": f"{name_id('Rémi'):08x}"}))
     beside = rewrite(path, tmp_path / "beside.exr", drop="manifest", manif_file="names.json")
     (layer,) = crypto_layers(read_header(beside))
-    assert np.array_equal(layer.mattes(["other name"])[0], planes[2])
+    assert np.array_equal(layer.mattes()["other name"], planes[2])
     (layer,) = crypto_layers(read_header(rewrite(path, tmp_path / "none.exr", drop="manifest")))
-    assert not layer.manifest and np.array_equal(layer.mattes(["Rémi"])[0], planes[2])
+    assert not layer.manifest and np.array_equal(layer.mattes(["Rémi"])["Rémi"], planes[2])
     with pytest.raises(PlateError, match="manifest"):
         crypto_layers(read_header(rewrite(path, tmp_path / "broken.exr", manifest="{")))
     with pytest.raises(PlateError, match="manifest"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import struct
 import zlib
@@ -16,10 +17,11 @@ import OpenImageIO as oiio
 import pytest
 
 from rotomem.errors import MaskError, UsageError
+from rotomem.io.cryptomatte import name_id
 from rotomem.io.exr import read_header, read_still
 from rotomem.io.labels import find_levels, flat_pixels, fold_edges
 from rotomem.io.masks import Keys, MaskSpec, load_keys, objects_of, parse_mask, parse_masks
-from rotomem.io.mattes import MatteWriter
+from rotomem.io.mattes import MatteSettings, MatteWriter
 from rotomem.io.plate import PlateInfo, open_plate
 from rotomem.splines import document
 from rotomem.splines.types import Curve, Shape, SplineError, Splines
@@ -836,3 +838,79 @@ def test_load_keys_when_splines_are_of_another_format_then_both_sizes(tmp_path: 
     file = save_splines(tmp_path / "roto.json")
     with pytest.raises(SplineError, match=f"drawn on {W}x{H}, the plate is 640x480"):
         load(f"hero@1001={file}", about=info(display=Window(0, 0, 640, 480)))
+
+
+# Mattes that rotomem or a renderer put together -------------------------------------------------------------
+
+
+def delivered(folder: Path, kind: str, names: tuple[str, ...], planes: np.ndarray) -> Path:
+    """A file of mattes as rotomem delivers it beside them."""
+    about = info()
+    with MatteWriter(
+        folder, info=about, objects=dict(enumerate(names, 1)), settings=MatteSettings(also=(kind,))
+    ) as writer:
+        empty = np.broadcast_to(np.float16(0), (H, W, 3))
+        writer.write(PlateFrame(1001, empty, None, DISPLAY, DISPLAY, 1.0, None, 1001), dict(enumerate(planes, 1)))
+    return writer.paths_by_kind(1001)[kind][0]
+
+
+def apart(count: int) -> np.ndarray:
+    """Soft mattes [count, H, W] in eighths that sum to at most 1."""
+    shares = np.random.default_rng(5).multinomial(8, [1 / (count + 1)] * (count + 1), (H, W))
+    return np.moveaxis(shares, -1, 0)[:count].astype(np.float32) / 8
+
+
+NAMES = ("hero arm", "set/car, door", "Rémi")
+
+
+@pytest.mark.parametrize("kind", ["crypto", "packed"])
+def test_load_keys_when_mattes_were_delivered_together_then_each_comes_back_by_name(
+    tmp_path: Path, kind: str
+) -> None:
+    planes = apart(3)
+    path = delivered(tmp_path, kind, NAMES, planes)
+    keys = load_keys([MaskSpec(1001, str(path))], info())
+    assert tuple(keys.objects.names.values()) == NAMES
+    assert np.array_equal(keys.by_frame[1001].alpha, planes)
+    one = load_keys([MaskSpec(1001, str(path), "Rémi")], info())
+    assert tuple(one.objects.names.values()) == ("Rémi",) and np.array_equal(one.by_frame[1001].alpha[0], planes[2])
+    for name, channel in objects_of(MaskSpec(1001, str(path)), info()).items():
+        again = load_keys([MaskSpec(1001, str(path), "x", channel)], info())
+        assert np.array_equal(again.by_frame[1001].alpha[0], planes[NAMES.index(name)])
+
+
+def test_load_keys_when_cryptomatte_then_names_choose_join_and_declare_absence(tmp_path: Path) -> None:
+    planes = apart(3)
+    planes[1] = 0
+    path = delivered(tmp_path, "crypto", NAMES, planes)
+    assert tuple(load(f"1001={path}").objects.names.values()) == ("hero arm", "Rémi")  # those seen
+    joined = load(f"all@1001={path}:Rémi, hero arm")
+    assert np.array_equal(joined.by_frame[1001].alpha[0], planes[0] + planes[2])
+    gone = load(f"set/car, door@1002={path}", f"Rémi@1001={path}", f"set/car, door@1001={path}:hero arm")
+    assert not gone.by_frame[1002].alpha.any() and any("1002: set/car, door is absent" in n for n in gone.notes)
+    plain = load(f"x@1001={path}:RotoObject00.G")  # a channel is what it is
+    assert np.array_equal(plain.by_frame[1001].alpha[0], planes.max(0))
+    with pytest.raises(MaskError, match="no object 'hero'") as e:
+        load(f"hero@1001={path}")
+    assert "hero arm, set/car, door, Rémi" in str(e.value) and "NAME@FRAME=PATH:OBJECT" in str(e.value)
+    with pytest.raises(MaskError, match="empty"):
+        load(f"1001={delivered(tmp_path / 'none', 'crypto', NAMES, 0 * planes)}")
+
+
+def test_load_keys_when_a_renderer_put_several_cryptomattes_in_then_the_one_with_the_name(tmp_path: Path) -> None:
+    names = tuple(f"{layer}00.{c}" for layer in ("CryptoAsset", "CryptoMaterial") for c in "rgba")
+    pixels = np.zeros((H, W, 8), np.float32)
+    told = {}
+    for at, (layer, name) in enumerate((("CryptoAsset", "prop"), ("CryptoMaterial", "steel"))):
+        pixels[:, at::2, 4 * at] = np.uint32(name_id(name)).view(np.float32)
+        pixels[:, at::2, 4 * at + 1] = 0.5
+        told[f"cryptomatte/{at}/name"] = layer
+        told[f"cryptomatte/{at}/manifest"] = json.dumps({name: f"{name_id(name):08x}"})
+    path = save(tmp_path / "render.exr", pixels, names, **told)
+    alpha = load(f"steel@1001={path}").by_frame[1001].alpha[0]
+    assert not alpha[:, 0].any() and (alpha[:, 1] == 0.5).all()
+    with pytest.raises(MaskError, match="2 Cryptomattes: CryptoAsset, CryptoMaterial"):
+        load(f"1001={path}")
+    with pytest.raises(MaskError, match="shows 70 objects"):
+        many = tuple(f"part {n}" for n in range(70))
+        load(f"1001={delivered(tmp_path, 'crypto', many, np.eye(70, H * W, dtype=np.float32).reshape(70, H, W))}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from rotomem.errors import PlateError, UsageError
 from rotomem.io.delivery import File, Output, Stills, plain_text
-from rotomem.io.exr import Channel, StillHeader, read_still
+from rotomem.io.exr import Channel, StillHeader, read_still, shown
 from rotomem.io.planes import Alpha, on_window
 from rotomem.io.stills import Picture
-from rotomem.types import ObjectId, PlateFrame
+from rotomem.types import ObjectId, PlateFrame, Window
 
 TYPE_NAME = "RotoObject"
 RANKS = 6
@@ -130,11 +130,17 @@ class CryptoLayer:
     manifest: Mapping[str, int]
     ranks: tuple[tuple[Channel, Channel], ...]
 
-    def mattes(self, names: Sequence[str]) -> list[Alpha]:
-        """Coverage of named objects, [h, w] each on the file's data window; zeros for one that is not seen.
+    @property
+    def data_window(self) -> Window:
+        """Where its pixels lie; in a file of several parts not always where those of the first do."""
+        return self.header.parts[self.ranks[0][0].part].data_window
 
-        A name that the manifest lacks goes by its hash. Raises PlateError naming the file where it is damaged, or
-        its ids cannot be what they were.
+    def mattes(self, names: Iterable[str] | None = None) -> dict[str, Alpha]:
+        """Name -> coverage [h, w] on `data_window`; zeros for a name that is not seen.
+
+        names   None: those of the manifest that are seen. One that the manifest lacks goes by its hash
+
+        Raises PlateError naming the file where it is damaged, or its ids cannot be what they were.
         """
         path = self.header.path
         channels = [c for pair in self.ranks for c in pair]
@@ -147,12 +153,17 @@ class CryptoLayer:
                 path=path,
             )
         arrays = read_still(path, channels=[c.name for c in channels], header=self.header).arrays
-        wanted = [np.uint32(self.manifest.get(name, name_id(name))) for name in names]
-        found: list[Alpha] = [np.zeros(arrays[channels[0].name].shape, np.float32) for _ in names]
-        for id_channel, cover_channel in self.ranks:
-            bits = np.ascontiguousarray(arrays[id_channel.name]).view(np.uint32)
-            for matte, id_ in zip(found, wanted, strict=True):
-                matte += np.where(bits == id_, arrays[cover_channel.name], 0).astype(np.float32)
+        ids = [np.ascontiguousarray(arrays[i.name]).view(np.uint32) for i, _ in self.ranks]
+        seen = {int(bits) for plane in ids for bits in np.unique(plane)}
+        if names is None:
+            names = [name for name, bits in self.manifest.items() if bits in seen]
+        found: dict[str, Alpha] = {}
+        for name in names:
+            bits = self.manifest.get(name, name_id(name))
+            matte = found[name] = np.zeros(ids[0].shape, np.float32)
+            if bits in seen:
+                for plane, (_, cover) in zip(ids, self.ranks, strict=True):
+                    matte += np.where(plane == np.uint32(bits), arrays[cover.name], 0).astype(np.float32)
         return found
 
 
@@ -169,6 +180,35 @@ def crypto_layers(header: StillHeader) -> tuple[CryptoLayer, ...]:
         if ranks:
             layers.append(CryptoLayer(header, about["name"], _manifest(header.path, about), ranks))
     return tuple(layers)
+
+
+def read_objects(layers: Sequence[CryptoLayer], asked: str | None) -> tuple[CryptoLayer, dict[str, Alpha]]:
+    """What `asked` means in the Cryptomattes of a file, name -> coverage, and the one that has it.
+
+    asked   an object's name, or several with commas between; None: all that are seen
+    Raises PlateError where there is no such object, or nothing is asked of several Cryptomattes.
+    """
+    path = layers[0].header.path
+    if asked is None:
+        if len(layers) > 1:
+            raise PlateError(
+                f"the file holds {len(layers)} Cryptomattes: {', '.join(shown(y.name) for y in layers)}",
+                remedy="say which objects: PATH:NAME, or NAME@FRAME=PATH",
+                path=path,
+            )
+        return layers[0], layers[0].mattes()
+    for names in ([asked], [part.strip() for part in asked.split(",") if part.strip()]):
+        for layer in layers:
+            # Without a manifest a name is looked for by its hash.
+            if names and (not layer.manifest or all(name in layer.manifest for name in names)):
+                return layer, layer.mattes(names)
+    known = [shown(name) for layer in layers for name in layer.manifest]
+    listing = ", ".join(known[:24]) + (f" and {len(known) - 24} more" if len(known) > 24 else "")
+    raise PlateError(
+        f"the Cryptomatte has no object '{asked}'",
+        remedy=f"its objects are {listing}; one called otherwise is NAME@FRAME=PATH:OBJECT",
+        path=path,
+    )
 
 
 def _ranks(header: StillHeader, name: str) -> list[tuple[Channel, Channel]]:

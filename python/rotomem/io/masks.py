@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MaskError, UsageError
+from rotomem.io.cryptomatte import crypto_layers, read_objects
 from rotomem.io.exr import Channel, StillHeader, read_header, read_still, shown
 from rotomem.io.labels import Levels, find_levels, fold_edges, fold_noise, is_soft_matte, levels_of
 from rotomem.io.plate import Plate, PlateInfo
@@ -271,14 +272,16 @@ class _Picture:
 
     def read(self, *channels: Channel) -> list[NDArray[Any]]:
         """Pixels of channels, each [h, w] in its own type, on this picture's data window."""
-        window = self.header.parts[channels[0].part].data_window
-        if window != self.header.parts[0].data_window:
-            raise self.error("its channels lie in parts with different data windows", "give a picture of one part")
+        self._check_window(self.header.parts[channels[0].part].data_window)
         try:
             still = read_still(self.path, channels=[c.name for c in channels], header=self.header)
         except InputError as e:
             raise self._unreadable(e) from e
         return [still.arrays[c.name] for c in channels]
+
+    def _check_window(self, window: Window) -> None:
+        if window != self.header.parts[0].data_window:
+            raise self.error("its channels lie in parts with different data windows", "give a picture of one part")
 
     def channel(self, name: str) -> Channel:
         """The channel a `:channel` means: its name, a layer that has one channel or an alpha, or a colour word."""
@@ -308,11 +311,20 @@ class _Picture:
 
     def labels(self, max_objects: int) -> list[_Drawn]:
         """The objects of a picture that came without a name."""
+        crypto = self._cryptomatte()
+        if crypto is not None:
+            return self._from_cryptomatte(crypto, max_objects)
         if self.spec.channel:
             channel = self.channel(self.spec.channel)
             if channel.layer and channel.component.upper() in ("A", "ALPHA"):
                 return self._from_layers([channel])  # a layer that somebody named
             return self._from_plane(self.read(channel)[0], max_objects)
+        if packed := self._packed():
+            planes = self.read(*packed.values())
+            return [
+                self._drawn(("name", name), self.coverage(plane), channel.name)
+                for (name, channel), plane in zip(packed.items(), planes, strict=True)
+            ]
         palette = palette_indices(self.path) if self.header.format == "png" else None
         if palette is not None:
             return self._from_palette(*palette, max_objects)
@@ -348,6 +360,41 @@ class _Picture:
         except ValueError:
             return {}
         return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+
+    def _packed(self) -> dict[str, Channel]:
+        """Name -> channel of the mattes that rotomem packed into this picture's R, G, B and A, if it did."""
+        if self.header.metadata.get("rotomem/kind") != "packed":
+            return {}
+        return {name: c for component, name in self._told().items() if (c := self.bare(component))}
+
+    def _cryptomatte(self) -> dict[str, NDArray[np.float32]] | None:
+        """Name -> coverage of the objects that channel or name mean in a Cryptomatte, of all where there is neither.
+
+        None where the picture is no Cryptomatte, or the channel is one of its channels.
+        """
+        channel = self.spec.channel
+        try:
+            layers = crypto_layers(self.header)
+            known = any(channel in layer.manifest for layer in layers)
+            if not layers or (channel and not known and self.header.find(channel)):
+                return None
+            layer, mattes = read_objects(layers, channel or self.spec.name)
+        except InputError as e:
+            raise self._unreadable(e) from e
+        self._check_window(layer.data_window)
+        return mattes
+
+    def _from_cryptomatte(self, mattes: Mapping[str, NDArray[np.float32]], max_objects: int) -> list[_Drawn]:
+        if not mattes:
+            raise self.empty()
+        if len(mattes) > max_objects:
+            raise self.error(
+                f"the Cryptomatte shows {len(mattes)} objects (at most {max_objects} are taken at once)",
+                "name those you want: PATH:NAME, or NAME@FRAME=PATH",
+            )
+        drawn = [self._drawn(("name", name), self.coverage(plane), name) for name, plane in mattes.items()]
+        self.note("Cryptomatte of " + ", ".join(f"{shown(d.key[1])} ({_share(d.alpha)})" for d in drawn))
+        return drawn
 
     def _from_layers(self, layers: list[Channel]) -> list[_Drawn]:
         told = self._told()
@@ -503,6 +550,9 @@ class _Picture:
     def matte(self) -> list[_Drawn]:
         """The soft matte of the object that the mask is named for."""
         name = str(self.spec.name)
+        crypto = self._cryptomatte()
+        if crypto is not None:
+            return [self._drawn(("name", name), self.coverage(np.sum(list(crypto.values()), axis=0)))]
         label = self.spec.channel
         if label and _LABEL.fullmatch(label) and all(label not in (c.label, c.layer) for c in self.header.channels):
             return [self._drawn(("name", name), self._of_label(label))]
@@ -520,6 +570,8 @@ class _Picture:
     def _matte_plane(self, name: str) -> NDArray[Any]:
         if self.spec.channel:
             return self._not_labels(self.read(self.channel(self.spec.channel))[0])
+        if name in (packed := self._packed()):
+            return self.read(packed[name])[0]
         palette = palette_indices(self.path) if self.header.format == "png" else None
         if palette is not None:
             index, colours = palette
