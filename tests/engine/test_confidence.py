@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rotomem.engine.confidence import SIGNALS, confidence, frame_signals, judge
+from rotomem.engine.confidence import GONE, SIGNALS, confidence, frame_signals, judge
 from rotomem.engine.session import Session
 from rotomem.errors import ShapeError
 
@@ -19,7 +19,7 @@ def disc(x: float = 32, y: float = 24, radius: float = 10, soft: float = 1.0) ->
 
 
 def test_signals_when_nothing_is_wrong_then_all_are_small_and_confidence_is_high() -> None:
-    signals = frame_signals(disc(34), forward=disc(34), backward=disc(34), before=disc(32), match=0.0)
+    signals = frame_signals(disc(34), forward=disc(34), backward=disc(34), before=disc(32), match=0.0, distance=1)
     assert set(signals) == set(SIGNALS)
     assert signals["disagreement"] == signals["gone"] == signals["match"] == 0
     assert signals["shape_jump"] < 0.01 and signals["area_jump"] < 0.01 and signals["doubt"] < 0.1
@@ -64,10 +64,17 @@ def test_shape_jump_when_the_object_changes_shape_then_it_tells_and_motion_does_
     assert frame_signals(disc(), before=bar)["shape_jump"] > 0.5
 
 
-def test_confidence_when_the_object_shows_nowhere_then_it_is_half() -> None:
+def test_confidence_when_the_object_shows_nowhere_then_it_is_three_quarters() -> None:
     signals = frame_signals(np.zeros((8, 8), np.float32))
     assert signals["gone"] == 1
-    assert confidence(signals) == pytest.approx(0.5)
+    assert confidence(signals) == pytest.approx(GONE, abs=0.01)
+
+
+def test_confidence_when_one_pass_leads_away_from_its_key_then_it_falls_and_two_passes_hold_it() -> None:
+    near, far = (confidence({"doubt": 0.1, "gone": 0.0, "distance": d}) for d in (1, 100))
+    both = confidence({"doubt": 0.1, "gone": 0.0, "disagreement": 0.1})
+    assert 0 < far < near < both < 1
+    assert confidence({"doubt": 0.1, "gone": 0.0}) == pytest.approx(0.9)
 
 
 def test_judge_when_an_object_has_no_second_pass_then_only_the_other_knows_disagreement() -> None:

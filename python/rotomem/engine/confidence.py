@@ -8,6 +8,7 @@ matte and grows without a fixed end; one that is not known (no second pass, no f
     disagreement   1 - the soft overlap of forward and backward pass
     area_jump      |ln| of the area against the frame before
     shape_jump     1 - the soft overlap with the frame before, centroids laid on each other
+    distance       frames from the key it was tracked from, where one pass alone tells
     gone           1 where no pixel is rather the object's than not, else 0
     match          how far the object's pixels lie from what the artist drew, as features: 0 alike, 1 as any others
 """
@@ -26,10 +27,17 @@ from rotomem.types import ObjectId
 Probability = NDArray[np.float32]
 """[h, w], 0..1: how likely a pixel is the object's."""
 
-SIGNALS = ("entropy", "doubt", "disagreement", "area_jump", "shape_jump", "gone", "match")
+SIGNALS = ("entropy", "doubt", "disagreement", "area_jump", "shape_jump", "distance", "gone", "match")
 
-_GONE = 0.5
-"""What an object that shows nowhere keeps of its confidence: it may have left, or been lost."""
+BOTH, ALONE, DRIFT = 0.36, 0.19, 0.12
+"""What is added to the logit of the promised overlap; see `confidence`."""
+
+GONE = 0.75
+"""What an object that shows nowhere keeps of its confidence: it may have left, or been lost (a quarter of such mattes
+of composed clips)."""
+
+_LEAST = 0.005
+"""Confidence keeps this far from 0 and 1."""
 
 _LEAST_PX = 4.0
 """Pixels added to edges and areas that are divided by, so that an object of a few pixels does not shout."""
@@ -42,13 +50,15 @@ def frame_signals(
     backward: Probability | None = None,
     before: Probability | None = None,
     match: float | None = None,
+    distance: float | None = None,
 ) -> dict[str, float]:
     """The signals that are known of one object on one frame, by name.
 
     probability         what is delivered: both passes blended, or the one there is
     forward, backward   both passes; disagreement is known where both are
-    before              what was delivered on the frame before
+    before              what was delivered on a neighbouring frame
     match               feature distance, as `Session.match_distance` tells it; NaN or None: not known
+    distance            frames from the key, where one pass alone tells
 
     Raises ShapeError where the maps have different sizes.
     Cost: about twenty passes over the object's surroundings.
@@ -67,12 +77,26 @@ def frame_signals(
         signals["shape_jump"] = shape_jump(earlier, p)
     if match is not None and math.isfinite(match):
         signals["match"] = float(match)
+    if distance is not None:
+        signals["distance"] = float(distance)
     return signals
 
 
 def confidence(signals: Mapping[str, float]) -> float:
-    """How far the matte is expected to overlap (IoU) the truth: 0..1."""
-    return (1 - signals["doubt"]) * (_GONE if signals["gone"] else 1)
+    """How far the matte is expected to overlap (IoU) the truth: 0..1.
+
+        logit c = logit(1 - doubt) + { BOTH where both passes tell, ALONE - DRIFT ln(1 + distance) where one does }
+
+    Fitted to the overlap of 5268 mattes of composed clips, by logistic regression; the other signals changed its rank
+    correlation there (0.89 for one pass, 0.92 for two) by 0.01 or less, so they only tell what kind of trouble it is.
+    """
+    promised = min(max(1 - signals["doubt"], _LEAST), 1 - _LEAST)
+    logit = math.log(promised / (1 - promised))
+    if "disagreement" in signals:
+        logit += BOTH
+    elif "distance" in signals:
+        logit += ALONE - DRIFT * math.log1p(signals["distance"])
+    return (GONE if signals["gone"] else 1) / (1 + math.exp(-logit))
 
 
 def judge(
@@ -82,13 +106,19 @@ def judge(
     backward: Mapping[ObjectId, Probability] | None = None,
     before: Mapping[ObjectId, Probability] | None = None,
     match: Mapping[ObjectId, float] | None = None,
+    distance: Mapping[ObjectId, float] | None = None,
 ) -> dict[ObjectId, dict[str, float]]:
     """The signals of every object of a frame, and its "confidence". Arguments as for `frame_signals`, by object."""
-    known = [of or {} for of in (forward, backward, before)]
     judged: dict[ObjectId, dict[str, float]] = {}
     for number, matte in mattes.items():
-        there, back, earlier = (of.get(number) for of in known)
-        signals = frame_signals(matte, forward=there, backward=back, before=earlier, match=(match or {}).get(number))
+        signals = frame_signals(
+            matte,
+            forward=(forward or {}).get(number),
+            backward=(backward or {}).get(number),
+            before=(before or {}).get(number),
+            match=(match or {}).get(number),
+            distance=(distance or {}).get(number),
+        )
         judged[number] = {**signals, "confidence": confidence(signals)}
     return judged
 
