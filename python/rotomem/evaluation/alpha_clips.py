@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rotomem.errors import InputError, MissingFrameError, PlateError, UsageError
 from rotomem.evaluation.davis import folders_in, label_sets, names_in, pictures_in, read_picture
-from rotomem.io.exr import Channel, StillHeader, read_still
+from rotomem.io.matte_files import read_layers
 
 Picture = NDArray[np.float32]
 Alphas = NDArray[np.float32]
@@ -140,29 +140,7 @@ def _only(path: Path) -> Alphas:
 
 def _layers(path: Path) -> dict[str, Alphas]:
     """Object -> alpha [H, W] float32 on the display window, of one matte file."""
-
-    def select(header: StillHeader) -> Sequence[Channel]:
-        alphas = [c for c in header.channels if c.component == "A"]
-        layered = [c for c in alphas if c.layer]
-        chosen = layered or alphas or (list(header.channels) if len(header.channels) == 1 else [])
-        if not chosen:
-            raise PlateError(
-                "the matte has no alpha",
-                remedy="expected a channel A, layers with one, or a single channel",
-                path=path,
-            )
-        return chosen
-
-    still = read_still(path, select=select)
-    window, canvas = still.data_window, still.display_window
-    out: dict[str, Alphas] = {}
-    for channel, values in zip(still.channels, still.arrays.values(), strict=True):
-        full = np.zeros((canvas.height, canvas.width), np.float32)
-        inside = window.intersect(canvas)
-        scale = np.iinfo(values.dtype.name).max if values.dtype.kind == "u" else 1
-        alpha = values[inside.slices_in(window)].astype(np.float32) / np.float32(scale)
-        if not np.isfinite(alpha).all() or alpha.min(initial=0) < 0 or alpha.max(initial=0) > 1:
-            raise PlateError("the matte leaves 0..1", remedy="mattes hold coverage", path=path)
-        full[inside.slices_in(canvas)] = alpha
-        out[channel.layer or "object"] = full
-    return out
+    layers = read_layers(path)
+    if any(not np.isfinite(a).all() or a.min(initial=0) < 0 or a.max(initial=0) > 1 for a in layers.values()):
+        raise PlateError("the matte leaves 0..1", remedy="mattes hold coverage", path=path)
+    return {layer or "object": alpha for layer, alpha in layers.items()}

@@ -1,0 +1,158 @@
+"""Mattes that lie on disk, ours or another program's: EXR and PNG sequences, found and read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.errors import MissingFrameError, PlateError
+from rotomem.io.exr import Channel, StillHeader, read_header, read_still
+from rotomem.io.sequence import find_frames
+from rotomem.types import Window
+
+Alpha = NDArray[np.float32]
+
+_FORMATS = (".exr", ".png")
+_NUMBERED = re.compile(r"(?P<stem>.*?)[._-]*(?P<frame>(?<!\d)-?\d+)$")
+
+
+@dataclass(frozen=True)
+class MatteFiles:
+    """A shot's mattes.
+
+    objects   name -> where it is: (frame -> file, layer or "" for the file's only alpha)
+    frames    every frame that any object has, ascending
+    """
+
+    objects: Mapping[str, tuple[Mapping[int, Path], str]]
+    frames: tuple[int, ...] = field(default=())
+
+    def read(self, frame: int, canvas: Window) -> dict[str, Alpha]:
+        """Object -> alpha [H, W] on the canvas, 0..1; zeros where the file has no pixels, or there is no file."""
+        layers: dict[Path, dict[str, Alpha]] = {}
+        out = {}
+        for name, (files, layer) in self.objects.items():
+            path = files.get(frame)
+            if path is None:
+                out[name] = np.zeros((canvas.height, canvas.width), np.float32)
+                continue
+            if path not in layers:
+                layers[path] = read_layers(path, canvas)
+            found = layers[path] if layer else {"": next(iter(layers[path].values()))}
+            if layer not in found:
+                raise PlateError(
+                    f"the matte has no layer {layer}", remedy="track the frame again", path=path, frame=frame
+                )
+            out[name] = np.clip(np.nan_to_num(found[layer]), 0, 1)
+        return out
+
+    def told(self, frame: int) -> tuple[dict[str, float], str]:
+        """What the files of a frame say of themselves: object -> confidence, and the keys they were made from."""
+        confidence: dict[str, float] = {}
+        keys: list[str] = []
+        headers: dict[Path, Mapping[str, object]] = {}
+        for name, (files, _) in self.objects.items():
+            path = files.get(frame)
+            if path is None:
+                continue
+            if path not in headers:
+                headers[path] = read_header(path).metadata
+                keys.append(str(headers[path].get("rotomem/keys", "")))
+            value = _table(headers[path], "rotomem/confidence").get(name)
+            if isinstance(value, (int, float)):
+                confidence[name] = float(value)
+        return confidence, "; ".join(filter(None, keys))
+
+
+def find_mattes(where: str | Path) -> MatteFiles:
+    """The mattes of a folder (or of one folder an object in it), or of a pattern.
+
+    Objects are called what the files say they are, else as their layers or files are.
+    Raises MissingFrameError where there are none.
+    """
+    place = Path(where).expanduser()
+    if place.is_dir():
+        files = _stills(place.iterdir()) or _stills(f for d in place.iterdir() if d.is_dir() for f in d.iterdir())
+    else:
+        found = find_frames(where)
+        files = {} if found.movie else {place.name: dict(found.files)}
+    objects: dict[str, tuple[Mapping[int, Path], str]] = {}
+    for stem, numbered in sorted(files.items()):
+        header = read_header(numbered[min(numbered)])
+        if "rotomem/kind" not in header.metadata:  # a trimap, a Cryptomatte or packed mattes, beside the mattes
+            for name, layer in _names(header, Path(stem).name).items():
+                objects.setdefault(name, (numbered, layer))
+    if not objects:
+        raise MissingFrameError(
+            "no mattes there: expected EXR or PNG files with a frame number",
+            remedy="give the folder that `rotomem track` wrote to, or a pattern such as mattes/hero.%04d.exr",
+            path=where,
+        )
+    return MatteFiles(objects, tuple(sorted({f for numbered, _ in objects.values() for f in numbered})))
+
+
+def read_layers(path: Path, canvas: Window | None = None) -> dict[str, Alpha]:
+    """Layer -> alpha [H, W] float32 of one picture, "" for a bare `A` or the only channel there is.
+
+    canvas   what to lay it on; None: the file's display window. Pixels that the file has not are 0
+
+    Integers are scaled to 0..1, floats are as they are. Raises PlateError where there is no alpha.
+    """
+    still = read_still(path, select=_alphas)
+    canvas = still.display_window if canvas is None else canvas
+    out: dict[str, Alpha] = {}
+    for channel, values in zip(still.channels, still.arrays.values(), strict=True):
+        full = np.zeros((canvas.height, canvas.width), np.float32)
+        inside = still.data_window.intersect(canvas)
+        scale = np.iinfo(values.dtype.name).max if values.dtype.kind == "u" else 1
+        full[inside.slices_in(canvas)] = values[inside.slices_in(still.data_window)].astype(np.float32) / np.float32(
+            scale
+        )
+        out[channel.layer] = full
+    return out
+
+
+def _alphas(header: StillHeader) -> Sequence[Channel]:
+    alphas = [c for c in header.channels if c.component == "A"]
+    layered = [c for c in alphas if c.layer]
+    chosen = layered or alphas or (list(header.channels) if len(header.channels) == 1 else [])
+    if not chosen:
+        raise PlateError(
+            "the matte has no alpha",
+            remedy="expected a channel A, layers with one, or a single channel",
+            path=header.path,
+        )
+    return chosen
+
+
+def _names(header: StillHeader, stem: str) -> dict[str, str]:
+    """Object -> its layer, "" for a file with one alpha."""
+    layers = [c.layer for c in _alphas(header)]
+    told = _table(header.metadata, "rotomem/objects")
+    if layers == [""]:
+        return {str(told.get("A", re.sub(r"[%#@].*", "", stem).rstrip("._-") or "matte")): ""}
+    return {str(told.get(layer, layer)): layer for layer in layers}
+
+
+def _table(metadata: Mapping[str, object], name: str) -> dict[str, object]:
+    """An attribute that holds a JSON object; empty where there is none."""
+    try:
+        return dict(json.loads(str(metadata.get(name, "{}"))))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _stills(paths: Iterable[Path]) -> dict[str, dict[int, Path]]:
+    """Name without its number -> frame -> file."""
+    out: dict[str, dict[int, Path]] = {}
+    for path in sorted(paths):
+        match = _NUMBERED.fullmatch(path.stem)
+        if path.suffix.lower() in _FORMATS and match and not path.name.startswith("."):
+            out.setdefault(str(path.with_name(match["stem"])), {})[int(match["frame"])] = path
+    return out
