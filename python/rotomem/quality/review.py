@@ -1,0 +1,228 @@
+"""The review of a shot: plate and mattes in; contact sheet, overlay movie, timeline and page out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rotomem.engine.confidence import confidence, frame_signals
+from rotomem.engine.options import TrackOptions
+from rotomem.engine.pipeline import read_ahead
+from rotomem.engine.sight import Sight
+from rotomem.errors import MissingFrameError, UsageError
+from rotomem.io.matte_files import MatteFiles, find_mattes
+from rotomem.io.plate import Plate
+from rotomem.io.quality import QualityFile
+from rotomem.quality.overlay import (
+    FLAG,
+    KEY,
+    Colour,
+    OverlayMovie,
+    Picture,
+    colours_of,
+    labelled,
+    matte_picture,
+    overlay,
+    write_jpeg,
+)
+from rotomem.quality.page import frame_name, write_page
+from rotomem.quality.sheet import ContactSheet, frames_to_show
+from rotomem.quality.suggest import Curve, Flag, Suggestion, flags, suggest
+from rotomem.quality.timeline import write_timeline
+
+QUALITY_NAME = "quality.json"
+_WISH = (0.95, 0.70, 0.19)
+_THREADS, _AHEAD = 2, 4
+
+
+@dataclass(frozen=True)
+class Review:
+    """What came of it: the files, and what they say."""
+
+    out: Path
+    frames: tuple[int, ...]
+    curves: tuple[Curve, ...]
+    flags: tuple[Flag, ...]
+    suggestion: Suggestion | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence or two for people."""
+        return summary_of(self.curves, self.flags, self.suggestion)
+
+
+def summary_of(curves: Sequence[Curve], found: Sequence[Flag], suggestion: Suggestion | None) -> str:
+    """Confidence, flags and the suggested key, in words."""
+    means = [c.mean for c in curves if math.isfinite(c.mean)]
+    text = f"{len(curves[0].frames)} frames, mean confidence {100 * float(np.mean(means)):.0f} %" if means else ""
+    text += f", {len(found)} stretch{'' if len(found) == 1 else 'es'} to look at"
+    if suggestion:
+        text += f". A key at {suggestion.frame} for {', '.join(suggestion.objects)} would help most"
+    return text
+
+
+def curves_of(quality: QualityFile, frames: Sequence[int]) -> list[Curve]:
+    """One curve an object, over these frames; NaN where the file knows nothing."""
+    frames = tuple(sorted(frames))
+    return [
+        Curve(
+            name,
+            frames,
+            np.array([quality.signals.get(f, {}).get(name, {}).get("confidence", math.nan) for f in frames]),
+            frozenset(f for f, names in quality.keys.items() if name in names),
+        )
+        for name in quality.objects
+    ]
+
+
+def review(
+    mattes: str | Path,
+    plate: str | Path,
+    out: str | Path,
+    *,
+    options: TrackOptions | None = None,
+    colours: Mapping[str, Colour] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> Review:
+    """Write `index.html`, `overlay.mp4`, `sheet.png`, `timeline.png`, `quality.json` and `frames/` to a folder.
+
+    mattes     as `find_mattes` takes them; their `quality.json` is read where there is one, else what the files say
+               of themselves, else the mattes are judged by their own looks, which knows less
+    options    how the plate is read and shown; `size` is the shorter side of the pictures
+    colours    object -> colour, where the artist chose one
+    on_frame   called with (frames done, frames in all)
+
+    Raises MissingFrameError where plate and mattes share no frame; PlateError, ColourError, OutputError.
+    Memory: a few frames, whatever the shot's length.
+    """
+    options = options or TrackOptions(size=540)
+    out = Path(out)
+    found = find_mattes(mattes)
+    tints = colours_of(tuple(found.objects), colours)
+    with options.open_plate(plate) as shot, Sight(shot, options) as sight:
+        frames = tuple(f for f in shot.frames if f in set(found.frames))
+        if not frames:
+            raise MissingFrameError(
+                f"no frame of the plate ({shot.frames[0]}-{shot.frames[-1]}) has a matte "
+                f"({found.frames[0]}-{found.frames[-1]})",
+                remedy="check that both are of the same shot",
+                path=mattes,
+            )
+        quality, notes = _quality_of(mattes, found, shot, sight, frames)
+        curves = curves_of(quality, frames)
+        stretches = sorted((f for c in curves for f in flags(c)), key=lambda f: (f.first, f.name))
+        suggestion = suggest(curves)
+        result = Review(out, frames, tuple(curves), tuple(stretches), suggestion, notes)
+
+        worst = {f.worst for f in stretches}
+        keys = {k for c in curves for k in c.keys}
+        shown = set(frames_to_show(frames, {*sorted(worst)[:12], *keys, *([suggestion.frame] if suggestion else [])}))
+        sheet = ContactSheet(f"{shot.info.stem.rstrip('._-')}   {result.summary}")
+        with OverlayMovie(out / "overlay.mp4", shot.info.fps) as movie:
+            for i, (frame, picture, alphas) in enumerate(_frames(shot, sight, found, frames)):
+                over = overlay(picture, alphas, tints)
+                name = frame_name(frame)
+                write_jpeg(out / "frames" / f"plate.{name}.jpg", picture)
+                write_jpeg(out / "frames" / f"matte.{name}.jpg", matte_picture(alphas, tints))
+                write_jpeg(out / "frames" / f"overlay.{name}.jpg", over)
+                marks = _marks(frame, curves, stretches)
+                movie.add(labelled(over, str(frame), marks))
+                if frame in shown:
+                    of_sheet = marks[:1]
+                    if suggestion and frame == suggestion.frame:
+                        of_sheet = [("key here", _WISH)]
+                    sheet.add(over, _cell_text(i, frame, curves), of_sheet[0] if of_sheet else None)
+                if on_frame:
+                    on_frame(i + 1, len(frames))
+        sheet.write(out / "sheet.png")
+        write_timeline(out / "timeline.png", curves, stretches, suggestion, tints, result.summary)
+        quality.write(out / QUALITY_NAME)
+        write_page(
+            out / "index.html",
+            plate=shot.info.stem.rstrip("._-") or "shot",
+            fps=shot.info.fps,
+            summary=result.summary,
+            curves=curves,
+            flags=stretches,
+            suggestion=suggestion,
+            colours=tints,
+        )
+    return result
+
+
+def _marks(frame: int, curves: Sequence[Curve], stretches: Sequence[Flag]) -> list[tuple[str, Colour]]:
+    keyed = [c.name for c in curves if frame in c.keys]
+    doubted = [f.name for f in stretches if f.first <= frame <= f.last]
+    marks = []
+    if keyed:
+        marks.append(("key" if len(curves) == 1 else "key: " + ", ".join(keyed), KEY))
+    if doubted:
+        marks.append(("look" if len(curves) == 1 else "look: " + ", ".join(doubted), FLAG))
+    return marks
+
+
+def _cell_text(i: int, frame: int, curves: Sequence[Curve]) -> str:
+    known = [c.confidence[i] for c in curves if math.isfinite(c.confidence[i])]
+    return f"{frame}" + (f"  {100 * min(known):.0f} %" if known else "")
+
+
+def _frames(
+    shot: Plate, sight: Sight, found: MatteFiles, frames: Sequence[int]
+) -> Iterator[tuple[int, Picture, dict[str, Picture]]]:
+    """Every frame with its picture [h, w, 3] and alphas [h, w], at the pictures' size, read ahead."""
+
+    def load(frame: int) -> tuple[int, Picture, dict[str, Picture]]:
+        picture, _ = sight.picture(shot.read(frame))
+        return frame, picture.numpy(), _alphas(found, frame, sight)
+
+    return read_ahead(frames, load, ahead=_AHEAD, threads=_THREADS)
+
+
+def _alphas(found: MatteFiles, frame: int, sight: Sight) -> dict[str, Picture]:
+    """Object -> alpha [h, w] at the pictures' size."""
+    alphas = found.read(frame, sight.canvas)
+    stacked = torch.from_numpy(np.stack(list(alphas.values()), axis=-1))
+    small = sight.geometry.shrink(stacked).clamp(0, 1).permute(2, 0, 1).contiguous().numpy()
+    return dict(zip(alphas, small, strict=True))
+
+
+def _quality_of(
+    mattes: str | Path, found: MatteFiles, shot: Plate, sight: Sight, frames: Sequence[int]
+) -> tuple[QualityFile, tuple[str, ...]]:
+    """What is known of the mattes, and a note where that is less than tracking would have told."""
+    folder = Path(mattes) if Path(mattes).is_dir() else Path(mattes).parent
+    if (folder / QUALITY_NAME).is_file():
+        quality = QualityFile.read(folder / QUALITY_NAME)
+        lacking = sorted(set(found.objects) - set(quality.objects))
+        if not lacking:
+            return quality, ()
+        raise UsageError(
+            f"the quality file knows no object {lacking[0]}, only {', '.join(quality.objects)}",
+            remedy="review the folder that one run wrote, or remove its quality.json",
+            path=folder / QUALITY_NAME,
+        )
+    told = {f: found.told(f) for f in frames}
+    # A file says which keys it was made from, not whose they are.
+    keys = sorted({int(n) for _, text in told.values() for n in re.findall(r"(?<!\d)-?\d+", text)})
+    plain = dict.fromkeys(keys, tuple(found.objects))
+    if any(confidences for confidences, _ in told.values()):
+        signals = {f: {n: {"confidence": c} for n, c in of.items()} for f, (of, _) in told.items()}
+        return QualityFile(shot.info.stem, tuple(found.objects), plain, signals), ()
+    judged: dict[int, dict[str, dict[str, float]]] = {}
+    before: dict[str, Picture] = {}
+    for frame in frames:
+        now = _alphas(found, frame, sight)
+        judged[frame] = {}
+        for name, alpha in now.items():
+            signals_of = frame_signals(alpha, before=before.get(name))
+            judged[frame][name] = {**signals_of, "confidence": confidence(signals_of)}
+        before = now
+    note = "the mattes say nothing of their confidence: judged by their looks alone, which knows less"
+    return QualityFile(shot.info.stem, tuple(found.objects), plain, judged), (note,)

@@ -1,0 +1,133 @@
+"""Which frames are worth a key, and which single new key would help most.
+
+Confidence is what `engine.confidence` expects a matte's overlap (IoU) with the truth to be; 1 - confidence is a loss.
+A stretch far below the object's usual is flagged, and named after its worst frame. A key at frame k would win back
+
+    gain(k) = sum_t loss(t) exp(-|t - k| / REACH)        over the frames t between k's neighbouring keys,
+
+loss being counted from what the object loses beside its keys, where a further key changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+REACH = 16.0
+"""Frames over which what a key repairs falls to 1/e."""
+
+LOST = 0.5
+"""Confidence below which a frame is flagged whatever the object."""
+
+_DIP = 0.08
+"""... and so is one this far below the object's own median: what is thin or small never reaches what is large."""
+
+_BRIDGE = 2
+"""Frames between two stretches that are too few to part them."""
+
+_SHARED = 0.25
+"""A suggested key is for the objects that win at least this share of what the first of them does."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One object through the shot.
+
+    frames        ascending
+    confidence    [T] 0..1; NaN where nothing is known or nothing is to be seen
+    keys          frames on which the artist drew it (or said that it is absent)
+    """
+
+    name: str
+    frames: tuple[int, ...]
+    confidence: NDArray[np.float64]
+    keys: frozenset[int]
+
+    @property
+    def mean(self) -> float:
+        """Over what is known; NaN where nothing is."""
+        known = self.confidence[np.isfinite(self.confidence)]
+        return float(known.mean()) if known.size else math.nan
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A stretch of one object that wants looking at, first to last frame, both included; `worst` is where to look."""
+
+    name: str
+    first: int
+    last: int
+    worst: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One new key.
+
+    gain   what mean confidence over the shot's objects and frames may win, 0..1
+    """
+
+    frame: int
+    objects: tuple[str, ...]
+    gain: float
+
+
+def flags(curve: Curve) -> list[Flag]:
+    """The stretches worth looking at, in order of time."""
+    c = curve.confidence
+    known = np.isfinite(c)
+    if not known.any():
+        return []
+    drawn = np.isin(curve.frames, list(curve.keys))
+    below = known & ~drawn & (c < max(LOST, float(np.median(c[known])) - _DIP))
+    stretch = below.copy()
+    for here, there in pairwise(np.flatnonzero(below)):
+        if there - here <= _BRIDGE + 1 and not drawn[here:there].any():
+            stretch[here:there] = True
+    bounds = np.flatnonzero(np.diff(np.pad(stretch.astype(np.int8), 1))).reshape(-1, 2)
+    found = []
+    for start, stop in bounds:
+        worst = start + int(np.where(below, c, np.inf)[start:stop].argmin())
+        first, last = curve.frames[start], curve.frames[stop - 1]
+        found.append(Flag(curve.name, first, last, curve.frames[worst], float(c[worst])))
+    return found
+
+
+def gains(curve: Curve) -> NDArray[np.float64]:
+    """[T] what a key at each frame would win, in frames of full confidence; 0 where there is one already."""
+    frames = np.array(curve.frames, np.float64)
+    loss = 1 - curve.confidence
+    known = np.isfinite(loss)
+    out = np.zeros(len(frames))
+    if not known.any():
+        return out
+    drawn = np.isin(curve.frames, list(curve.keys))
+    beside = np.convolve(drawn, (1, 1, 1), "same").astype(bool) & ~drawn & known
+    floor = float(np.median(loss[beside])) if beside.any() else float(loss[known].min())
+    loss = np.where(known & ~drawn, np.maximum(loss - floor, 0), 0)
+    segment = np.cumsum(drawn)  # frames between the same two keys have the same number
+    for number in np.unique(segment):
+        at = np.flatnonzero((segment == number) & ~drawn)
+        repaired = np.exp(-np.abs(frames[at, None] - frames[None, at]) / REACH)
+        out[at] = repaired @ loss[at]
+    return out
+
+
+def suggest(curves: Sequence[Curve]) -> Suggestion | None:
+    """The new key that would help the shot most; None where none would. Equal ones: the earliest."""
+    if not curves:
+        return None
+    each = np.stack([gains(curve) for curve in curves])
+    total = each.sum(0)
+    k = int(total.argmax())
+    if not total[k] > 0:
+        return None
+    names = tuple(c.name for c, gain in zip(curves, each[:, k], strict=True) if gain >= _SHARED * each[:, k].max())
+    seen = sum(int(np.isfinite(c.confidence).sum()) for c in curves)
+    return Suggestion(curves[0].frames[k], names, float(total[k]) / seen)
