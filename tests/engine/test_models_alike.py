@@ -152,3 +152,34 @@ def test_session_when_nothing_is_said_then_the_models_own_settings_hold() -> Non
         assert (settings.top_k, settings.include_last, settings.long_term) == (top_k, last, bounded)
     assert Session(tiny_model(), top_k=30).settings == Session(tiny_model()).settings
     assert Session(tiny_stm(), top_k=7, include_last=False).settings.top_k == 7
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_remember_when_a_frame_was_drawn_elsewhere_then_it_stays_and_what_follows_learns_from_it(name: str) -> None:
+    def told(*beforehand: int, steps: int = 2) -> tuple[list[np.ndarray], Session]:
+        session = Session(MODELS[name](), size=None, **BOUNDED)
+        for t in beforehand:
+            session.remember(picture(t), labels((1, 10, 30, 12)), objects=[1, 2])
+        first = session.step(picture(0), labels((1, 4, 4, 12), (2, 30, 40, 14)))
+        return [first, *(session.step(picture(t)) for t in range(1, steps))], session
+
+    with_key, session = told(40, 50, steps=9)
+    without, _ = told()
+    assert np.array_equal(with_key[0].argmax(0), without[0].argmax(0)), "a drawn frame is as drawn"
+    assert not np.array_equal(with_key[1], without[1])
+    assert np.array_equal(with_key[1], told(40, 50)[0][1])
+    assert not np.array_equal(with_key[1], told(50)[0][1]), "each frame remembered has its say"
+    pool = session.memory.layers[0]
+    kept = pool["frame"][pool.of(Store.PERMANENT)].unique().tolist()
+    assert kept == [-3, -2, 0], "neither consolidated nor forgotten"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_step_when_an_object_is_absent_then_nowhere_and_others_do_not_grow(name: str) -> None:
+    session, other = (Session(MODELS[name](), size=None, **BOUNDED) for _ in range(2))
+    for s in (session, other):
+        s.step(picture(0), labels((1, 4, 4, 12), (2, 30, 40, 14)))
+    gone, there = session.step(picture(1), absent=[2, 9]), other.step(picture(1))
+    assert not gone[2].any() and there[2].any()
+    assert np.array_equal(gone[1], there[1]) and np.allclose(gone[0], there[0] + there[2], atol=1e-6)
+    assert session.step(picture(2)).shape == (3, 48, 64) and session.objects == (1, 2)

@@ -437,3 +437,17 @@ def test_timings_when_stepped_then_every_stage_is_counted() -> None:
         session.step(picture(t), labels((1, 4, 4, 12)) if t == 0 else None)
     assert set(session.timings) == {"encode_frame", "memory_read", "decode", "encode_mask", "memorise"}
     assert all(seconds > 0 for seconds in session.timings.values())
+
+
+def test_remember_when_it_cannot_be_then_state_errors() -> None:
+    session = Session(tiny_model(), size=None, **SMALL)
+    session.remember(picture(5), labels((1, 4, 4, 12), (2, 20, 20, 12)))
+    with pytest.raises(MemoryStateError, match="says nothing of object 2"):
+        session.remember(picture(6), labels((1, 4, 4, 12)))
+    with pytest.raises(EmptyMemoryError, match="shows no object"):
+        session.remember(picture(6), labels())
+    with pytest.raises(UsageError, match="object 1 is absent and has a mask"):
+        session.step(picture(0), labels((1, 4, 4, 12)), absent=[1])
+    session.step(picture(0), labels((1, 4, 4, 12)))
+    with pytest.raises(MemoryStateError, match="has begun"):
+        session.remember(picture(6), labels((1, 4, 4, 12), (2, 20, 20, 12)))

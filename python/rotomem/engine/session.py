@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -32,9 +32,9 @@ class Session:
     """A shot being tracked: give it frames in order, some with masks, and it says where the objects are.
 
     Masks may come on any step; objects may appear on any of them. Frames with a mask stay in memory for good, with
-    what holds on them for every object; the memory is bounded whatever the length of the shot, unless the model's
-    authors had it grow (STM, STCN) and `long_term` is left to them. The same steps give the same bytes on one
-    machine with one number of threads (memory reads: with any number).
+    what holds on them for every object, and so do frames that `remember` is given beforehand; the memory is bounded
+    whatever the length of the shot, unless the model's authors had it grow (STM, STCN) and `long_term` is left to
+    them. The same steps give the same bytes on one machine with one number of threads (memory reads: with any one).
 
     model                from `load_model` or `build_model`
     mem_every            frames between two memory frames; None: only those with a mask; "model": as it declares
@@ -104,6 +104,7 @@ class Session:
         self._last_memory = 0
         self._last_deep = 0
         self._ended = False
+        self._remembered = 0
 
     @property
     def objects(self) -> tuple[ObjectId, ...]:
@@ -133,6 +134,7 @@ class Session:
         mask: NDArray[Any] | Tensor | None = None,
         *,
         objects: Sequence[ObjectId] | None = None,
+        absent: Collection[ObjectId] = (),
         last: bool = False,
     ) -> NDArray[np.float32]:
         """Take the next frame and tell where every object is on it.
@@ -141,6 +143,8 @@ class Session:
         mask      [H, W] uint8 label map (0 background), or [O, H, W] float coverage 0..1, a row per id of `objects`
         objects   ids this mask speaks for; default: those in the label map. An id spoken for without a pixel is
                   absent on this frame; a known object that is not spoken for is segmented as usual.
+        absent    ids known to be nowhere on this frame: what the network takes for them is background, and so it is
+                  memorised; ids that are not known yet change nothing
         last      this is the shot's last frame: nothing is memorised, and no step may follow
         returns   [O+1, H, W] float32 probabilities that sum to 1, background first, then `self.objects`
 
@@ -152,6 +156,12 @@ class Session:
             raise MemoryStateError("this session has taken its last frame", remedy="start a new session")
         picture, height, width = self._picture(image)
         given, ids = self._given(mask, objects, height, width)
+        if drawn := sorted(set(absent).intersection(ids)):
+            raise UsageError(
+                f"object {drawn[0]} is absent and has a mask on one frame",
+                remedy="say one or the other",
+                step=self._step + 1,
+            )
         if not len(self._rows) and given is None:
             if self._rows.removed:
                 self._step += 1
@@ -190,10 +200,9 @@ class Session:
             # Of a refined frame that nothing remembers, what was refined is not asked for.
             if remembers or refined is None or given is not None:
                 segmented = None if seen is None else self._probabilities(seen, held, known, height, width)
-                probabilities = self._merge(segmented, given, ids, known)
+                probabilities = self._without(absent, self._merge(segmented, given, ids, known))
             if opened := self._rows.passes - held:
-                self.memory.add_objects(opened)
-                self._grow_sensory(opened, probabilities)
+                self._open(opened, probabilities)
             if remembers:
                 is_deep = is_deep and is_memory
                 masks = self._fed_back(probabilities, height, width)
@@ -220,7 +229,7 @@ class Session:
                     self._last_deep = self._step
 
         if refined is not None:
-            probabilities = self._merge(refined.softmax(1), given, ids, known)
+            probabilities = self._without(absent, self._merge(refined.softmax(1), given, ids, known))
         if not self._labels:
             if self._asked is not None:
                 self._asked = (self._asked[0], probabilities)
@@ -247,6 +256,48 @@ class Session:
             if len(positions):
                 distances[object_id] = float(self.memory.distance_to_drawn(query, positions).mean())
         return distances
+
+    @torch.inference_mode()
+    def remember(
+        self,
+        image: NDArray[np.float32] | Tensor,
+        mask: NDArray[Any] | Tensor,
+        *,
+        objects: Sequence[ObjectId] | None = None,
+    ) -> None:
+        """Take a frame that the artist drew elsewhere in the shot into permanent memory, before the first step.
+
+        `image`, `mask` and `objects` are as `step` has them, but the mask has to speak for every object known so far.
+
+        Raises what `step` raises, and MemoryStateError after the first step, and where the mask is silent about a
+        known object.
+        """
+        if self._step >= 0:
+            raise MemoryStateError("this session has begun", remedy="remember frames before the first step")
+        picture, height, width = self._picture(image)
+        given, ids = self._given(mask, objects, height, width)
+        if given is None:
+            raise EmptyMemoryError("the mask shows no object", remedy="name the objects that it speaks for")
+        if silent := sorted(set(self._rows.ids) - set(ids)):
+            raise MemoryStateError(
+                f"a frame to remember says nothing of object {silent[0]}",
+                remedy="give it to the step of its frame, which segments the others",
+            )
+        self._shape = (height, width)
+        known, held = len(self._rows), self._rows.passes
+        self._rows.add(ids)
+        self._remembered += 1
+        if self._depth is not None:
+            self.model.depth = self._depth
+        with self._precision():
+            features = self.model.encode_frame(picture)
+            probabilities = self._merge(None, given, ids, known)
+            if opened := self._rows.passes - held:
+                self._open(opened, probabilities)
+            masks = self._fed_back(probabilities, height, width)
+            memorised = self.model.encode_mask(picture, features, masks, self._sensory, drawn=True)
+            # Below every step, and below the mark of prototypes: frames are told apart by these numbers.
+            self.memory.memorise(memorised.elements, store=Store.PERMANENT, step=-1 - self._remembered)
 
     @torch.inference_mode()
     def remove(self, object_id: ObjectId) -> None:
@@ -311,6 +362,21 @@ class Session:
         for i, object_id in enumerate(ids):
             masks[:, self._rows.row(object_id)] = given[:, i]
         return self.model.aggregate(masks)
+
+    def _without(self, absent: Collection[ObjectId], probabilities: Tensor) -> Tensor:
+        """Probabilities [1, O+1, h, w] in which absent objects are background."""
+        rows = [1 + self._rows.row(i) for i in sorted(set(absent).intersection(self._rows.ids))]
+        if not rows:
+            return probabilities
+        probabilities = probabilities.clone()
+        probabilities[:, 0] += probabilities[:, rows].sum(1)
+        probabilities[:, rows] = 0
+        return probabilities
+
+    def _open(self, passes: int, like: Tensor) -> None:
+        """Rows of the memory for objects that come now."""
+        self.memory.add_objects(passes)
+        self._grow_sensory(passes, like)
 
     def _fed_back(self, probabilities: Tensor, height: int, width: int) -> Tensor:
         """Masks as they are memorised: [1, O, h, w], or [passes, identities, h, w] of a model that has these."""
