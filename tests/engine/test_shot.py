@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rotomem.engine import shot as shot_module
+from rotomem.engine.footage import PlateFootage
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.report import Progress
+from rotomem.engine.session import Session
 from rotomem.engine.shot import ShotRun, track
 from rotomem.errors import MaskError, OutputError, PlateError, UsageError
 from rotomem.io.mattes import MatteWriter
@@ -62,7 +64,7 @@ def test_track_when_key_is_in_the_middle_then_the_head_runs_backward_from_it(tmp
         np.testing.assert_array_equal(forward, backward)
 
 
-def test_track_when_object_comes_late_then_absent_before_and_exact_on_its_key(tmp_path, model):
+def test_track_when_object_is_drawn_late_then_followed_both_ways_and_exact_on_its_key(tmp_path, model):
     pattern = plate(tmp_path / "plate")
     late = dict(x=50, dx=-0.5, y=14, r=6)
     keys = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1004, "ball", **late)]
@@ -70,8 +72,10 @@ def test_track_when_object_comes_late_then_absent_before_and_exact_on_its_key(tm
     assert report.objects == {"hero": "hero", "ball": "ball"}
     for frame in (1001, 1003):
         path = tmp_path / "out" / f"sh010_matte.{frame}.exr"
-        assert matte(path, "ball.A").max() == 0
-        assert matte(path, "hero.A").max() > 0
+        assert matte(path, "ball.A").max() > 0
+        assert (matte(path, "hero.A").astype(np.float32) + matte(path, "ball.A")).max() <= 1.001
+    first = tmp_path / "out" / "sh010_matte.1001.exr"
+    np.testing.assert_array_equal(matte(first, "hero.A"), disc(0).astype(np.float16))
     path = tmp_path / "out" / "sh010_matte.1004.exr"
     np.testing.assert_array_equal(matte(path, "ball.A"), disc(3, **late).astype(np.float16))
     assert not np.array_equal(matte(path, "hero.A"), disc(3).astype(np.float16)), "hero's key does not speak here"
@@ -109,7 +113,7 @@ def test_track_when_the_first_key_is_empty_then_the_object_is_absent_before_it_t
     assert seen == [False] * 5 + [True] * 3
 
 
-def test_track_when_a_second_key_comes_then_it_is_exact_and_frames_before_it_do_not_change(tmp_path, model):
+def test_track_when_a_second_key_comes_then_it_is_exact_and_both_sides_learn_from_it(tmp_path, model):
     pattern = plate(tmp_path / "plate")
     one, two = soft_key(tmp_path, 1001), soft_key(tmp_path, 1005)
     track(pattern, [one], tmp_path / "one", model=model, **FAST)
@@ -118,9 +122,62 @@ def test_track_when_a_second_key_comes_then_it_is_exact_and_frames_before_it_do_
     def both(frame: int):
         return [matte(tmp_path / out / f"sh010_matte.{frame}.exr") for out in ("one", "two")]
 
-    np.testing.assert_array_equal(*both(1004))
     np.testing.assert_array_equal(both(1005)[1], disc(4).astype(np.float16))
-    assert not np.array_equal(*both(1006)), "what follows the key has learnt from it"
+    assert not np.array_equal(*both(1006)) and not np.array_equal(*both(1003))
+    backward = track(pattern, [two], tmp_path / "one", model=model, overwrite=True, **FAST)
+    assert backward.frames["written"] == "1001-1008"
+    assert not np.array_equal(*both(1004)), "a frame between keys is told from both"
+
+
+def test_track_when_one_of_many_keys_is_edited_then_only_frames_that_see_it_are_redone(tmp_path, model):
+    pattern = plate(tmp_path / "plate", range(1001, 1019))
+    keys = [soft_key(tmp_path, frame) for frame in (1003, 1006, 1009, 1012, 1015)]
+    track(pattern, keys, tmp_path / "out", model=model, **FAST)
+    before = digests(tmp_path / "out")
+    assert soft_key(tmp_path, 1003, r=7) == keys[0]
+    report = track(pattern, keys, tmp_path / "out", model=model, resume=True, **FAST)
+    assert report.frames["written"] == "1001-1005,1007-1008", "the key's two sides, and their neighbour"
+    after = digests(tmp_path / "out")
+    assert {name for name in after if after[name] != before[name]} == {
+        f"sh010_matte.{f}.exr" for f in (1001, 1002, 1003, 1004, 1005, 1007, 1008)
+    }
+    track(pattern, keys, tmp_path / "whole", model=model, **FAST)
+    assert digests(tmp_path / "whole") == after
+
+
+def test_track_when_no_neighbours_are_seen_then_a_key_beyond_the_own_ones_changes_nothing(tmp_path, model):
+    pattern = plate(tmp_path / "plate")
+    keys = [soft_key(tmp_path, frame) for frame in (1001, 1004, 1008)]
+    for neighbours in (0, 1):
+        for count in (2, 3):
+            out = tmp_path / f"{neighbours}-{count}"
+            track(pattern, keys[:count], out, model=model, neighbours=neighbours, **FAST)
+    same = {n: [digests(tmp_path / f"{n}-{c}")["sh010_matte.1002.exr"] for c in (2, 3)] for n in (0, 1)}
+    assert same[0][0] == same[0][1] and same[1][0] != same[1][1]
+
+
+@pytest.mark.parametrize(("direction", "seen"), [("forward", range(1004, 1009)), ("backward", range(1001, 1005))])
+def test_track_when_one_direction_is_asked_then_nothing_lies_on_the_other_side_of_the_key(
+    tmp_path, model, direction, seen
+):
+    pattern = plate(tmp_path / "plate")
+    track(pattern, [soft_key(tmp_path, 1004)], tmp_path / "out", model=model, direction=direction, **FAST)
+    shown = [f for f in range(1001, 1009) if matte(tmp_path / "out" / f"sh010_matte.{f}.exr").any()]
+    assert shown == list(seen)
+
+
+def test_track_when_an_object_is_declared_absent_then_nowhere_there_and_back_after(tmp_path, model):
+    pattern = plate(tmp_path / "plate")
+    masks = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1001, "ball", x=50, dx=-0.5, y=14, r=6)]
+    track(pattern, masks, tmp_path / "out", model=model, absent="hero@1003-1004,1006", **FAST)
+    for frame in range(1001, 1009):
+        path = tmp_path / "out" / f"sh010_matte.{frame}.exr"
+        assert matte(path, "hero.A").any() == (frame not in (1003, 1004, 1006)), frame
+        assert matte(path, "ball.A").any()
+    with pytest.raises(UsageError, match=r"no object 'her' to be absent .*; objects are ball, hero"):
+        track(pattern, masks, tmp_path / "new", model=model, absent="her@1003", **FAST)
+    with pytest.raises(UsageError, match="does not say who"):
+        track(pattern, masks, tmp_path / "new", model=model, absent="1003-1004", **FAST)
 
 
 def test_track_when_resumed_then_only_missing_and_damaged_frames_are_redone_with_equal_bytes(tmp_path, model):
@@ -145,7 +202,7 @@ def test_track_when_resumed_then_only_missing_and_damaged_frames_are_redone_with
 def test_track_when_everything_is_current_then_the_network_does_not_run(tmp_path, model, monkeypatch):
     pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
     track(pattern, [key], tmp_path / "out", model=model, **FAST)
-    monkeypatch.setattr(shot_module.Session, "step", lambda *a, **k: pytest.fail("a step was made"))
+    monkeypatch.setattr(Session, "step", lambda *a, **k: pytest.fail("a step was made"))
     report = track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
     assert report.status == "nothing to do" and report.exit_code == 0 and report.frames_kept == 8
 
@@ -283,7 +340,7 @@ def test_track_when_the_output_folder_cannot_be_made_then_output_error_before_an
     tmp_path, model, monkeypatch, dry_run
 ):
     pattern, key = plate(tmp_path / "plate", [1001]), label_key(tmp_path, 1001)
-    monkeypatch.setattr(shot_module.Session, "step", lambda *a, **k: pytest.fail("a step was made"))
+    monkeypatch.setattr(Session, "step", lambda *a, **k: pytest.fail("a step was made"))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"part of the path is a file"):
         track(pattern, [key], tmp_path / "file" / "below", model=model, dry_run=dry_run, **FAST)
@@ -476,7 +533,7 @@ def test_track_when_both_passes_see_the_first_key_then_its_pixels_are_counted_on
 def test_track_when_stages_run_then_seconds_tell_them_apart(tmp_path, model):
     pattern, key = plate(tmp_path / "plate"), label_key(tmp_path, 1001)
     report = track(pattern, [key], tmp_path / "out", model=model, **FAST)
-    assert set(report.seconds) >= {"read", "colour", "network", "memory_read", "upsample", "write", "wall"}
+    assert set(report.seconds) >= {"read", "colour", "network", "memory_read", "finish", "write", "wall"}
     assert all(v >= 0 for v in report.seconds.values())
     assert report.peak_memory_bytes > 1e6 and report.fps > 0
 
@@ -564,28 +621,29 @@ def test_shot_run_when_left_without_running_then_nothing_was_written(tmp_path, m
 
 
 def test_track_memory_when_shot_is_longer_then_frames_in_flight_stay_few(tmp_path, model, monkeypatch):
-    """What bounds memory: frames read but not yet written are never more than the stages hold."""
-    pattern, key = plate(tmp_path / "plate", range(1001, 1031)), label_key(tmp_path, 1001)
+    """What bounds memory: frames of the plate that exist at one time are never more than the stages hold."""
+    pattern = plate(tmp_path / "plate", range(1001, 1031))
+    keys = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1020)]
     alive, most, lock = 0, 0, threading.Lock()
-    prepare, deliver = ShotRun._prepare, ShotRun._deliver
+    see = PlateFootage.see
 
-    def counted_prepare(self, step):
-        nonlocal alive, most
-        with lock:
-            alive += 1
-            most = max(most, alive)
-        return prepare(self, step)
-
-    def counted_deliver(self, item):
+    def gone() -> None:
         nonlocal alive
-        deliver(self, item)
         with lock:
             alive -= 1
 
-    monkeypatch.setattr(ShotRun, "_prepare", counted_prepare)
-    monkeypatch.setattr(ShotRun, "_deliver", counted_deliver)
-    track(pattern, [key], tmp_path / "out", model=model, **FAST)
-    assert alive == 0 and most <= 8
+    def counted(self, frame):
+        nonlocal alive, most
+        seen = see(self, frame)
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        weakref.finalize(seen, gone)
+        return seen
+
+    monkeypatch.setattr(PlateFootage, "see", counted)
+    track(pattern, keys, tmp_path / "out", model=model, **FAST)
+    assert 2 < most <= 10
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -599,8 +657,8 @@ def test_picture_when_one_pixel_is_negative_then_the_others_look_as_without_it(t
     key = write(tmp_path / "key.exr", disc(0)[..., None], channels=("A",))
     options = TrackOptions(model=model, exposure=1.0, **FAST)
     with ShotRun(tmp_path / "plate", [f"1={key}"], tmp_path / "out", options) as run:
-        a, b = (run._picture(run.plate.read(frame)).numpy() for frame in (1, 2))
-        assert run.report.colour and list(run._tamed) == [2] and run._tamed[2].negative == 1
+        a, b = (run.footage.see(frame).picture.numpy() for frame in (1, 2))
+        assert run.report.colour and list(run.footage.tamed) == [2] and run.footage.tamed[2].negative == 1
     far = np.ones(a.shape[:2], bool)
     far[:6, :6] = False
     np.testing.assert_allclose(a[far], b[far], atol=2e-6)

@@ -39,11 +39,11 @@ def test_read_shot_when_read_then_pictures_and_masks_are_those_of_track(
     assert [k.frame for k in shot.keys] == [1001, 1006] and shot.keys[1].objects == (1, 2)
     with ShotRun(pattern, masks, tmp_path / "out", options) as run:
         for frame, picture in [*((k.frame, k.picture) for k in shot.keys), *shot.others.items()]:
-            seen = run._picture(run.plate.read(frame))
-            assert torch.equal(picture.permute(1, 2, 0), seen)
+            seen = run.footage.see(frame).picture
+            assert seen is not None and torch.equal(picture.permute(1, 2, 0), seen)
         for key in shot.keys:
-            drawn = run.keys.by_frame[key.frame]
-            assert torch.equal(key.coverage, run.geometry.masks(torch.from_numpy(drawn.alpha)))
+            drawn = run.survey.keys.by_frame[key.frame]
+            assert torch.equal(key.coverage, run.footage.masks(drawn))
 
 
 def test_trial_when_three_keys_then_the_middle_one_is_told_from_both_sides(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: SubParsers) -> None:
     """Add the verb to the command line."""
+    from rotomem.engine.options import DIRECTIONS
+
     parser = subparsers.add_parser(
         "track",
         help="write a matte for every frame of a plate, from key masks on some of them",
@@ -45,6 +47,25 @@ def add_parser(subparsers: SubParsers) -> None:
     )
     add_plate_options(parser)
     add_colour_options(parser)
+
+    keys = parser.add_argument_group("keys")
+    keys.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        help="passes away from the keys: both, blended between two keys, or those of one direction (%(default)s)",
+    )
+    keys.add_argument(
+        "--neighbours",
+        type=int,
+        metavar="N",
+        help="a stretch between two keys also learns from N keys more on either side (%(default)s)",
+    )
+    keys.add_argument(
+        "--absent",
+        nargs="+",
+        metavar="NAME@RANGE",
+        help="frames on which an object is nowhere: hero@1020-1030,1044",
+    )
 
     network = parser.add_argument_group("model")
     network.add_argument("--model", help="bundled model or checkpoint file (%(default)s)")
@@ -342,7 +363,7 @@ def outcome_lines(report: Report) -> list[str]:
             ("colour", "colour"),
             ("network", "network"),
             ("memory_read", "memory read"),
-            ("upsample", "enlarge"),
+            ("finish", "finish"),
             ("write", "write"),
         )
         if stage in report.seconds_per_frame

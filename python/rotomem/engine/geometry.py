@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.engine.options import DEFAULT_SIZE
 from rotomem.errors import ShapeError, UsageError
+
+_Planes = TypeVar("_Planes", Tensor, NDArray[Any])
 
 
 def fit(height: int, width: int, size: int | None, pixel_aspect: float = 1.0) -> tuple[int, int]:
@@ -116,9 +120,16 @@ class ShotGeometry:
 
     def restore(self, probabilities: Tensor) -> Tensor:
         """Session probabilities [O, h, w] with the rim to the canvas [O, H, W], 0..1."""
+        return self.enlarge(self.cut_rim(probabilities))
+
+    def cut_rim(self, planes: _Planes) -> _Planes:
+        """[..., h, w] with the rim to what lies inside of it."""
         r = self.rim
-        inner = probabilities[..., r : r + self.h, r : r + self.w] if r else probabilities
-        return from_network(inner, self.height, self.width).clamp_(0, 1)
+        return planes[..., r : r + self.h, r : r + self.w] if r else planes
+
+    def enlarge(self, probabilities: Tensor) -> Tensor:
+        """[..., h, w] without the rim to the canvas [..., H, W], 0..1."""
+        return from_network(probabilities, self.height, self.width).clamp(0, 1)
 
 
 @lru_cache(maxsize=32)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 480
 """Shorter side of the network picture; what the method was trained and published at."""
 
+DIRECTIONS = ("both", "forward", "backward")
+
 MODEL = "model"
 """In the place of a setting: what the model declares."""
 
@@ -122,6 +124,12 @@ class TrackOptions:
         rim            pixels of replicated border around the network picture, for objects cut by the frame
         model_depth    layers that run, of a model that has a choice (AOST); None: all
     Session            as `Session` has them
+    Keys
+        direction      "both": between two keys the passes away from either are blended, before the first and after
+                       the last one there is one; "forward" or "backward": passes of one direction alone, and where
+                       no key lies before (after) a frame there is no object
+        neighbours     key frames beyond its own two that a stretch between keys also learns from, on either side
+        absent         `("hero@1020-1030", ...)`: objects and frames on which they are nowhere
     Mattes             as `MatteSettings` has them
     Existing files     resume: keep what is whole and made with the same settings from the same plate files;
                        overwrite: replace everything; neither: refuse to run where a matte exists
@@ -155,6 +163,9 @@ class TrackOptions:
     include_last: bool | str = MODEL
     memory_gib: float | None = MemorySettings.memory_gib
     deep_update_every: int = -1
+    direction: str = "both"
+    neighbours: int = 1
+    absent: tuple[str, ...] = ()
     format: str | None = None
     depth: str | None = None
     rgb: str = "none"
@@ -175,6 +186,10 @@ class TrackOptions:
                 object.__setattr__(self, field.name, _fitting(field.name, value, str(field.type).split(" | ")))
         for name in ("mem_every", "top_k", "long_term", "include_last"):
             own_or(name, getattr(self, name), None)
+        if self.direction not in DIRECTIONS:
+            raise UsageError(f"direction is '{self.direction}'", remedy=f"use one of {', '.join(DIRECTIONS)}")
+        if self.neighbours < 0:
+            raise UsageError(f"neighbours is {self.neighbours}", remedy="give 0 or more")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
 

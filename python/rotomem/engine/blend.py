@@ -1,0 +1,97 @@
+"""Several answers about one frame become one: of two directions, of groups tracked apart, beside what was drawn.
+
+All of it is arithmetic on soft mattes, pixel by pixel, without torch: probabilities stay probabilities, and no pixel
+belongs to objects by more than 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rotomem.engine.segments import Origin
+from rotomem.types import ObjectId
+
+Mattes = dict[ObjectId, NDArray[np.float32]]
+"""Object -> probabilities [h, w] float32 0..1; an object that is not in it is absent."""
+
+
+def share_forward(forward: Origin | None, backward: Origin | None) -> float:
+    """The forward pass's share of a matte, 0..1: the nearer key counts more, at a key it alone.
+
+    A pass that crossed frames where the object is declared absent gives way to one that did not.
+    """
+    if forward is None or backward is None:
+        return 0.0 if forward is None else 1.0
+    if forward.crossed != backward.crossed:
+        return float(backward.crossed)
+    both = forward.distance + backward.distance
+    return backward.distance / both if both else 0.5
+
+
+def blend(forward: Mattes, backward: Mattes, share: Mapping[ObjectId, float]) -> Mattes:
+    """One answer of two.
+
+    share   object -> the forward pass's share, 0..1; an object that is not in it is left out
+    """
+    blended: Mattes = {}
+    for number, part in share.items():
+        there, back = forward.get(number), backward.get(number)
+        if part >= 1 or part <= 0:
+            only = there if part >= 1 else back
+            if only is not None:
+                blended[number] = only
+        elif there is not None or back is not None:
+            like = there if there is not None else back
+            assert like is not None
+            nothing = np.zeros_like(like)
+            blended[number] = _mean(
+                there if there is not None else nothing, back if back is not None else nothing, part
+            )
+    return within_one(blended)
+
+
+def _mean(there: NDArray[np.float32], back: NDArray[np.float32], part: float) -> NDArray[np.float32]:
+    return (np.float32(part) * there + np.float32(1 - part) * back).astype(np.float32, copy=False)
+
+
+def within_one(mattes: Mattes) -> Mattes:
+    """The mattes, with less where they add up to more than 1; elsewhere every value stays.
+
+    What is too much is taken from the objects that are least sure, in proportion to p (1 - p): one that is certain
+    stays so, and complementary soft edges stay complementary. Objects that are equally certain share the pixel.
+    """
+    if len(mattes) < 2:
+        return mattes
+    rows, columns = np.nonzero(_sum(mattes.values()) > 1)
+    if not rows.size:
+        return mattes
+    p = np.stack([matte[rows, columns] for matte in mattes.values()]).astype(np.float64)
+    unsure = p * (1 - p) + 1e-6 * p
+    less = np.maximum(p - (p.sum(0) - 1) * unsure / unsure.sum(0), 0)
+    less /= np.maximum(less.sum(0), 1)
+    changed = {number: matte.copy() for number, matte in mattes.items()}
+    for matte, values in zip(changed.values(), less, strict=True):
+        matte[rows, columns] = values
+    return changed
+
+
+def beside(drawn: Mattes, others: Mattes) -> Mattes:
+    """What the artist drew, as it is, and beside it the others in the room that is left."""
+    if not drawn or not others:
+        return {**others, **drawn}
+    room = np.clip(1 - _sum(drawn.values()), 0, 1)
+    total = _sum(others.values())
+    scale = np.where(total > room, room / np.maximum(total, np.float32(1e-7)), np.float32(1)).astype(np.float32)
+    return {**{number: matte * scale for number, matte in others.items()}, **drawn}
+
+
+def _sum(mattes: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """In the order they come, so that the sum is the same on every run."""
+    total: NDArray[np.float32] | None = None
+    for matte in mattes:
+        total = matte.copy() if total is None else np.add(total, matte, out=total)
+    assert total is not None
+    return total

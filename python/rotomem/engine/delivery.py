@@ -1,0 +1,171 @@
+"""From what the network said to mattes on disk: groups together, finished at plate resolution, keys as drawn.
+
+A frame is delivered as soon as every group has told of it, and of the neighbours that finishing looks at. Of a group
+that was drawn whole on a frame nothing has to be told. Neighbours end where a segment ends, so that what happens
+beyond a key changes nothing on this side of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+from rotomem.engine.blend import Mattes, beside, within_one
+from rotomem.engine.footage import PlateFootage, Seen
+from rotomem.engine.geometry import ShotGeometry
+from rotomem.engine.passes import Shot
+from rotomem.engine.pipeline import Clock, WriteBehind
+from rotomem.engine.provenance import Made
+from rotomem.engine.segments import Segment
+from rotomem.engine.store import StoredFrame
+from rotomem.io.mattes import MatteWriter
+from rotomem.types import ObjectId
+
+_WRITE_DEPTH = 2
+
+
+class Reader(Protocol):
+    """Where a stored frame is read from, by any thread."""
+
+    def read(self, frame: int) -> StoredFrame: ...
+
+
+class Finish(Protocol):
+    """What makes mattes at plate resolution of what the network said.
+
+    reach    frames it looks at on either side
+    pixels   whether it looks at the plate's pixels
+    """
+
+    reach: int
+    pixels: bool
+
+    def finish(self, frames: Sequence[StoredFrame], at: int, footage: PlateFootage, seen: Seen) -> Mattes:
+        """The objects of one group on frames[at], each [H, W] on the canvas.
+
+        frames    the frame and its neighbours, ascending, `reach` on either side or fewer
+        footage   for the pictures of the neighbours: `recall`
+        seen      the frame itself
+        """
+        ...
+
+
+class Enlarge:
+    """The plainest finish: every object enlarged, nothing else."""
+
+    reach = 0
+    pixels = False
+
+    def __init__(self, geometry: ShotGeometry) -> None:
+        self._geometry = geometry
+
+    def finish(self, frames: Sequence[StoredFrame], at: int, footage: PlateFootage, seen: Seen) -> Mattes:
+        """See Finish."""
+        mattes = frames[at].mattes
+        return {number: self._geometry.enlarge(torch.from_numpy(matte)).numpy() for number, matte in mattes.items()}
+
+
+class Delivery:
+    """Writes the wanted frames of a run, each once, in a thread of its own.
+
+    shots      groups of objects, with their keys
+    segments   of each group
+    made       frame -> what its matte was made from
+    wanted     frames to deliver
+    ordered    whether files have to be written in ascending order (a movie)
+    silent     objects that compete and are not delivered
+    """
+
+    def __init__(
+        self,
+        writer: MatteWriter,
+        footage: PlateFootage,
+        finish: Finish,
+        clock: Clock,
+        *,
+        shots: Sequence[Shot],
+        segments: Sequence[Sequence[Segment]],
+        made: Mapping[int, Made],
+        wanted: Collection[int],
+        ordered: bool,
+        silent: Collection[ObjectId] = (),
+    ) -> None:
+        self.written: deque[int] = deque()
+        self._writer, self._footage, self._finish, self._clock = writer, footage, finish, clock
+        self._shots, self._made, self._silent = shots, made, frozenset(silent)
+        self._segments = [{f: segment for segment in own for f in segment.frames} for own in segments]
+        self._readers: list[dict[int, Reader]] = [{} for _ in shots]
+        self._waiting = sorted(wanted)
+        self._left = set(wanted)
+        self._ordered = ordered
+        self._behind = WriteBehind(self._deliver, depth=_WRITE_DEPTH)
+
+    def begin(self) -> None:
+        """Deliver what needs no network: frames on which everything was drawn."""
+        self._release(self._waiting)
+
+    def arrived(self, group: int, frame: int, reader: Reader) -> None:
+        """A group's answer about a frame can be read now."""
+        self._readers[group][frame] = reader
+        self._release(self._around(group, frame))
+
+    def close(self) -> None:
+        """Wait for what was begun. Raises the writer's error."""
+        self._behind.finish()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to deliver."""
+        return not self._left
+
+    def neighbours(self, wanted: Collection[int]) -> set[int]:
+        """Frames that have to be told of, for these to be delivered."""
+        return {near for f in wanted for group in range(len(self._shots)) for near in self._around(group, f)}
+
+    def _around(self, group: int, frame: int) -> tuple[int, ...]:
+        """The frame and its neighbours in its segment, ascending; none where the group was drawn whole."""
+        segment = self._segments[group].get(frame)
+        if segment is None:
+            return ()
+        at, reach = bisect_left(segment.frames, frame), self._finish.reach
+        return segment.frames[max(at - reach, 0) : at + reach + 1]
+
+    def _release(self, frames: Sequence[int]) -> None:
+        """Hand over those of the frames that are complete; of a movie as many as follow the last one."""
+        if self._ordered:
+            while self._waiting and self._ready(self._waiting[0]):
+                self._hand_over(self._waiting.pop(0))
+            return
+        for frame in tuple(frames):
+            if frame in self._left and self._ready(frame):
+                self._hand_over(frame)
+
+    def _hand_over(self, frame: int) -> None:
+        self._left.discard(frame)
+        self._behind.put(frame)
+
+    def _ready(self, frame: int) -> bool:
+        return all(near in readers for g, readers in enumerate(self._readers) for near in self._around(g, frame))
+
+    def _deliver(self, frame: int) -> None:
+        """Finish and write one frame; in the writer's thread."""
+        seen = self._footage.recall(frame)
+        with self._clock.busy("finish"):
+            told: Mattes = {}
+            drawn: Mattes = {}
+            for group, shot in enumerate(self._shots):
+                around = self._around(group, frame)
+                if around:
+                    stored = [self._readers[group][near].read(near) for near in around]
+                    told.update(self._finish.finish(stored, around.index(frame), self._footage, seen))
+                if (key := shot.keys.get(frame)) is not None:
+                    drawn.update(zip(key.objects, key.alpha, strict=True))
+            mattes = beside(drawn, within_one(told))
+        delivered = {n: m for n, m in mattes.items() if n not in self._silent}
+        with self._clock.busy("write"):
+            self._writer.write(seen.plate, delivered, keys=self._made[frame].keys, source=self._made[frame].source)
+        self.written.append(frame)

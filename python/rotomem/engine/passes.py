@@ -1,0 +1,212 @@
+"""Passes over a segment: away from the key before it, away from the key after it, and what both make together.
+
+A pass is a session of its own, which is given the segment's key frames before it begins; then it steps from frame to
+frame. Where both directions tell of a frame their answers are blended (`blend.py`). Only a few frames are held: what
+the first pass says waits on disk while the second one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rotomem.engine.blend import Mattes, blend, share_forward
+from rotomem.engine.segments import Segment, Timeline
+from rotomem.engine.session import Session
+from rotomem.engine.store import SegmentStore, StoredFrame
+from rotomem.types import KeyMask, ObjectId, Window
+
+Picture = NDArray[np.float32] | Tensor
+
+
+class Footage(Protocol):
+    """A shot as the passes see it: a plate on disk, or pictures in memory.
+
+    window   the canvas
+    size     (h, w) of the mattes that `mattes` gives
+    """
+
+    @property
+    def window(self) -> Window: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def session(self) -> Session:
+        """A fresh one."""
+        ...
+
+    def pictures(self, frames: Sequence[int]) -> Generator[tuple[int, Picture | None], None, None]:
+        """The frames in this order, with their pictures; None where there is nothing to see."""
+        ...
+
+    def masks(self, key: KeyMask) -> Any:
+        """A key as the session takes it."""
+        ...
+
+    def mattes(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the session says of objects [O, ...] as it is kept, [O, h, w]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One group of objects in its shot.
+
+    objects     of the group, in order
+    keys        frame -> what the artist drew there, for objects of the group alone
+    timelines   of each of the objects
+    """
+
+    objects: tuple[ObjectId, ...]
+    keys: Mapping[int, KeyMask]
+    timelines: Mapping[ObjectId, Timeline]
+
+    @classmethod
+    def of(
+        cls,
+        objects: Sequence[ObjectId],
+        keys: Mapping[int, KeyMask],
+        absent: Mapping[ObjectId, Collection[int]] | None = None,
+    ) -> Shot:
+        """With those of the keys that speak for the objects; `absent` are frames declared by object."""
+        own = {f: key for f, every in sorted(keys.items()) if (key := _of(every, objects)) is not None}
+        timelines = {i: Timeline.of(i, own, (absent or {}).get(i, ())) for i in objects}
+        return cls(tuple(objects), own, timelines)
+
+    def shares(self, frame: int, direction: str) -> dict[ObjectId, float]:
+        """The forward pass's share in every object that a pass has to tell of on a frame, 0..1."""
+        shares = {}
+        for number, line in self.timelines.items():
+            there = line.forward(frame) if direction != "backward" else None
+            back = line.backward(frame) if direction != "forward" else None
+            if not (line.is_key(frame) or line.is_absent(frame) or (there is None and back is None)):
+                shares[number] = share_forward(there, back)
+        return shares
+
+
+def _of(key: KeyMask, objects: Sequence[ObjectId]) -> KeyMask | None:
+    """What a key says of some objects; None where it says nothing of them."""
+    rows = [i for i, number in enumerate(key.objects) if number in objects]
+    if len(rows) == len(key.objects):
+        return key
+    return KeyMask(key.frame, tuple(key.objects[i] for i in rows), key.alpha[rows], key.paths) if rows else None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One direction over one segment.
+
+    frames   in the order they are stepped; the first is a key frame
+    primed   key frames that are remembered beforehand
+    absent   frame -> objects that are nowhere on it, or that this pass has not met a key of yet
+    """
+
+    frames: tuple[int, ...]
+    primed: tuple[int, ...]
+    absent: Mapping[int, frozenset[ObjectId]]
+
+
+def plan_pass(shot: Shot, segment: Segment, needed: Collection[int], *, forward: bool) -> Pass | None:
+    """The pass that tells of the `needed` frames; None where none is needed.
+
+    It begins on the first key frame in its direction that shows an object, and ends on the last frame needed.
+    Frames without an object that it could follow are passed over.
+    """
+    if not needed:
+        return None
+
+    def met(number: ObjectId, frame: int) -> bool:
+        line = shot.timelines[number]
+        return (line.forward(frame) if forward else line.backward(frame)) is not None
+
+    def followed(frame: int) -> list[ObjectId]:
+        return [i for i in shot.objects if met(i, frame) and not shot.timelines[i].is_absent(frame)]
+
+    end = segment.left if forward else segment.right
+    starts = [*segment.inner] if forward else [*reversed(segment.inner)]
+    start = next(f for f in ([] if end is None else [end]) + starts if followed(f))
+    low, high = (start, max(needed)) if forward else (min(needed), start)
+    order = sorted({start, *(f for f in segment.frames if low <= f <= high)}, reverse=not forward)
+    frames, absent = [], {}
+    for frame in order:
+        there = followed(frame)
+        key = shot.keys.get(frame)
+        if there or key is not None:
+            frames.append(frame)
+            absent[frame] = frozenset(shot.objects) - {*there, *(key.objects if key is not None else ())}
+    primed = tuple(f for f in segment.keys if f not in segment.inner and f != start)
+    return Pass(tuple(frames), primed, absent)
+
+
+def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, Mattes], None, None]:
+    """The frames of a pass in its order, with what it says of each; nothing of one without a picture."""
+    session = footage.session()
+    with closing(footage.pictures((*plan.primed, *plan.frames))) as pictures:
+        for i, (frame, picture) in enumerate(pictures):
+            key = shot.keys.get(frame)
+            if i < len(plan.primed):
+                assert key is not None
+                if picture is not None:
+                    session.remember(picture, footage.masks(key), objects=key.objects)
+                continue
+            if picture is None:
+                yield frame, {}
+                continue
+            absent, last = plan.absent[frame], i + 1 == len(plan.primed) + len(plan.frames)
+            if key is None:
+                probabilities = session.step(picture, absent=absent, last=last)
+            else:
+                masks = footage.masks(key)
+                probabilities = session.step(picture, masks, objects=key.objects, absent=absent, last=last)
+            rows = [k for k, number in enumerate(session.objects) if number not in absent]
+            mattes = footage.mattes(probabilities[[1 + k for k in rows]])
+            yield frame, {session.objects[k]: matte for k, matte in zip(rows, mattes, strict=True)}
+
+
+def track_segment(
+    shot: Shot,
+    segment: Segment,
+    footage: Footage,
+    scratch: Path,
+    *,
+    direction: str = "both",
+    wanted: Collection[int] | None = None,
+) -> Iterator[StoredFrame]:
+    """What the network says of a segment's frames, each as soon as it is known, in the order that comes of it.
+
+    scratch   a folder for what one pass says while the other runs
+    wanted    frames that are asked for; None: all. Passes run no further than these need
+    """
+    shares = {f: shot.shares(f, direction) for f in segment.frames if wanted is None or f in wanted}
+    ahead = {f for f, share in shares.items() if any(s > 0 for s in share.values())}
+    behind = {f for f, share in shares.items() if any(s < 1 for s in share.values())}
+
+    def keep(frame: int, there: Mattes, back: Mattes) -> StoredFrame:
+        return StoredFrame.of(frame, blend(there, back, shares[frame]), footage.window, footage.size)
+
+    for frame in sorted(set(shares) - ahead - behind):
+        yield keep(frame, {}, {})
+    backward = plan_pass(shot, segment, behind, forward=False)
+    forward = plan_pass(shot, segment, ahead, forward=True)
+    with SegmentStore(scratch, durable=False).begin("backward", {}) as waiting:
+        if backward is not None:
+            with closing(run_pass(backward, shot, footage)) as told:
+                for frame, mattes in told:
+                    if frame in ahead and frame in behind:
+                        waiting.put(StoredFrame.of(frame, mattes, footage.window, footage.size))
+                    elif frame in behind:
+                        yield keep(frame, {}, mattes)
+        if forward is not None:
+            with closing(run_pass(forward, shot, footage)) as told:
+                for frame, mattes in told:
+                    if frame in ahead:
+                        back = waiting.read(frame).mattes if frame in behind else {}
+                        yield keep(frame, mattes, back)

@@ -1,0 +1,145 @@
+"""What a matte was made from: by name for people, as a digest for everything that must tell old from new.
+
+A segment's inputs are all that its mattes depend on and nothing else. A change of one key so changes the digests of
+the segments that see it, and of no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rotomem.engine import store
+from rotomem.engine.passes import Shot
+from rotomem.engine.segments import Segment
+from rotomem.io.plate import Plate
+from rotomem.io.sequence import compact_frames
+from rotomem.types import KeyMask, ObjectId
+
+
+class Made(NamedTuple):
+    """What a frame's matte was made from.
+
+    keys     key frames, `1001,1042`
+    source   a digest of everything that went into it
+    """
+
+    keys: str
+    source: str
+
+
+class Provenance:
+    """Inputs and digests of one run's segments and frames.
+
+    common     what all segments share, by name: model, settings, colour, ...
+    shots      groups of objects, and `segments` of each
+    absent     object -> frames on which it is declared absent
+    """
+
+    def __init__(
+        self,
+        plate: Plate,
+        common: Mapping[str, str],
+        shots: Sequence[Shot],
+        segments: Sequence[Sequence[Segment]],
+        *,
+        direction: str,
+        absent: Mapping[ObjectId, Collection[int]],
+    ) -> None:
+        self._plate = plate
+        self._common, self._direction, self._absent = dict(common), direction, absent
+        self._shots, self._segments = shots, segments
+        self._files: dict[int, str] = {}
+        self._keys = [{f: key_digests(key) for f, key in shot.keys.items()} for shot in shots]
+
+    def inputs(self, group: int, segment: Segment) -> dict[str, str]:
+        """What a segment's mattes depend on, a name for each thing; objects are ids, whatever their names."""
+        return {
+            **self._of_segment(group, segment),
+            "frames": compact_frames(segment.frames),
+            **{f"plate {frame}": self._file(frame) for frame in sorted({*segment.frames, *segment.keys})},
+        }
+
+    def _of_segment(self, group: int, segment: Segment) -> dict[str, str]:
+        """Its inputs but for frames and plate."""
+        shot = self._shots[group]
+        inputs = {**self._common, "direction": self._direction}
+        for frame in segment.keys:
+            for number, digest in self._keys[group][frame].items():
+                inputs[f"key {frame} object {number}"] = digest
+        for number in shot.objects:
+            gone = set(self._absent.get(number, ())).intersection(segment.frames)
+            inputs[f"absent object {number}"] = compact_frames(gone)
+        return inputs
+
+    def made(self) -> dict[int, Made]:
+        """Frame -> what its matte was made from.
+
+        A frame that follows one key alone is made from the plate between the two: a frame that was rendered again
+        changes itself and all that follow, a longer shot leaves what is there as it was.
+        """
+        keys: dict[int, set[int]] = {f: set() for f in self._plate.frames}
+        parts: dict[int, list[str]] = {f: [] for f in self._plate.frames}
+        for group, shot in enumerate(self._shots):
+            for segment in self._segments[group]:
+                sources = self._sources(group, segment)
+                for frame in segment.frames:
+                    parts[frame].append(sources[frame])
+                    keys[frame].update(segment.keys)
+            held = {f for segment in self._segments[group] for f in segment.frames}
+            for frame in set(shot.keys) - held:
+                drawn = (f"{number} {digest}" for number, digest in self._keys[group][frame].items())
+                parts[frame].append(text_digest([*drawn, f"{frame} {self._file(frame)}"]))
+                keys[frame].add(frame)
+        return {f: Made(",".join(map(str, sorted(keys[f]))), text_digest(sorted(parts[f]))) for f in keys}
+
+    def _sources(self, group: int, segment: Segment) -> dict[int, str]:
+        one_way = (segment.left is None) != (segment.right is None) or self._direction != "both"
+        if segment.inner or not one_way:
+            return dict.fromkeys(segment.frames, store.digest(self.inputs(group, segment)))
+        forward = self._direction != "backward" and segment.left is not None
+        frames = segment.frames if forward else tuple(reversed(segment.frames))
+        chain = hashlib.blake2b(store.digest(self._of_segment(group, segment)).encode(), digest_size=16)
+        for frame in segment.keys:
+            chain.update(f"{frame} {self._file(frame)}\n".encode("utf-8", "surrogateescape"))
+        sources = {}
+        for frame in frames:
+            chain.update(f"{frame} {self._file(frame)}\n".encode("utf-8", "surrogateescape"))
+            sources[frame] = chain.hexdigest()
+        return sources
+
+    def _file(self, frame: int) -> str:
+        """A frame's file by name, size and time of writing, so that a plate may move house."""
+        if frame not in self._files:
+            path = self._plate.file(frame)
+            told = "black"
+            if path is not None:
+                try:
+                    stat = os.stat(path)
+                    told = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+                except OSError:  # gone since it was found; reading it says so
+                    told = f"{path.name} gone"
+            self._files[frame] = told
+        return self._files[frame]
+
+
+def key_digests(key: KeyMask) -> dict[ObjectId, str]:
+    """Object -> what a key says of it: every value."""
+    told = {}
+    for number, alpha in zip(key.objects, key.alpha, strict=True):
+        digest = hashlib.blake2b(f"{alpha.shape}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(alpha).data)
+        told[number] = digest.hexdigest()
+    return told
+
+
+def text_digest(texts: Iterable[str]) -> str:
+    """A digest of several texts, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
