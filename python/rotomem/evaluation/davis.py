@@ -46,9 +46,9 @@ from rotomem.evaluation.measures import (
     region_similarity,
     statistics,
 )
-from rotomem.evaluation.motion import estimate_motion
 from rotomem.evaluation.temporal import flicker as measure_flicker
 from rotomem.io.masks import palette_indices
+from rotomem.matting.motion import estimate_motion
 from rotomem.types import ObjectId
 
 Labels = NDArray[np.uint8]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rotomem.errors import ShapeError
+from rotomem.matting.islands import Islands
 
 Mask: TypeAlias = NDArray[np.bool_]
 Alpha: TypeAlias = NDArray[np.float64]
@@ -173,51 +174,9 @@ def connectivity_error(pred: ArrayLike, truth: ArrayLike, region: ArrayLike | No
 
 
 def largest_component(mask: Mask) -> Mask:
-    """The largest 4-connected part of a mask [H, W]; the first in reading order where two are equal.
-
-    Horizontal runs are the nodes of a graph whose edges join runs that touch in neighbouring rows; labels sink to
-    the smallest run of each part by hooking and pointer jumping, so the cost follows the runs, not the pixels.
-    """
-    h, w = mask.shape
-    padded = np.zeros((h, w + 2), np.int8)
-    padded[:, 1:-1] = mask
-    change = np.diff(padded, axis=1)
-    row, start = np.nonzero(change == 1)
-    _, end = np.nonzero(change == -1)
-    if row.size == 0:
-        return np.zeros_like(mask)
-    above, below = _touching_runs(row, start, end, w)
-    label = np.arange(row.size)
-    while True:
-        low = np.minimum(label[above], label[below])
-        before = label.copy()
-        np.minimum.at(label, before[above], low)
-        np.minimum.at(label, before[below], low)
-        while not np.array_equal(label, label[label]):
-            label = label[label]
-        if np.array_equal(label, before):
-            break
-    sizes = np.bincount(label, weights=end - start)
-    chosen = label == int(np.argmax(sizes))
-    out = np.zeros((h, w + 1), np.int8)
-    out[row[chosen], start[chosen]] = 1
-    out[row[chosen], end[chosen]] -= 1
-    part: Mask = np.cumsum(out, axis=1)[:, :-1] > 0
-    return part
-
-
-def _touching_runs(
-    row: NDArray[np.intp], start: NDArray[np.intp], end: NDArray[np.intp], w: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs of runs in neighbouring rows that share a column; runs are sorted by row, then by start."""
-    stride = w + 1
-    # for every run: which runs of the next row end after it starts and start before it ends
-    first = np.searchsorted(row * stride + end, (row + 1) * stride + start, side="right")
-    stop = np.searchsorted(row * stride + start, (row + 1) * stride + end, side="left")
-    count = np.maximum(stop - first, 0)
-    above = np.repeat(np.arange(row.size), count)
-    offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return above, np.repeat(first, count) + offset
+    """The largest 4-connected part of a mask [H, W]; the first in reading order where two are equal."""
+    islands = Islands(mask)
+    return islands.mask(np.arange(islands.sizes.size) == (islands.sizes.argmax() if islands.sizes.size else 0))
 
 
 def _gradient_magnitude(alpha: Alpha) -> Alpha:

@@ -15,9 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rotomem.errors import ShapeError
 from rotomem.evaluation.measures import boundary
-
-Motion = NDArray[np.float32]
-"""[H, W, 2]: (x, y) in pixels from where a pixel is on one frame to where it is on the next."""
+from rotomem.matting.motion import Motion
 
 
 def dt_ssd(before: ArrayLike, after: ArrayLike, true_before: ArrayLike, true_after: ArrayLike) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import rotomem.evaluation.motion
+import rotomem.matting.motion
 from rotomem.errors import ShapeError
-from rotomem.evaluation.motion import estimate_motion
+from rotomem.matting.motion import estimate_motion
 
 
 def texture(dx: float, dy: float, h: int = 96, w: int = 128) -> np.ndarray:
@@ -32,7 +32,7 @@ def test_estimate_motion_when_everything_moves_then_by_that_much(move: tuple[flo
 def test_estimate_motion_when_a_picture_is_large_then_pixels_are_still_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rotomem.evaluation.motion, "WORKING_SIDE", 90)
+    monkeypatch.setattr(rotomem.matting.motion, "WORKING_SIDE", 90)
     motion, known = estimate_motion(texture(0, 0, 181, 200), texture(6, -4, 181, 200))
     assert known.mean() > 0.9
     assert np.abs(np.median(motion[known], axis=0) - (6, -4)).max() < 0.1

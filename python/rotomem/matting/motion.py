@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.errors import ShapeError
-from rotomem.evaluation.temporal import Motion
+
+Motion = NDArray[np.float32]
+"""[H, W, 2]: (x, y) in pixels from where a pixel is on one frame to where it is on the next."""
 
 WORKING_SIDE = 270
 """Pictures are reduced to about this shorter side first: finer motion costs more than it tells."""
