@@ -1,0 +1,144 @@
+"""One object's matte from the network's raster to the plate's: steadied, cleaned, fitted to the picture, dressed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rotomem.errors import UsageError
+from rotomem.matting import guided
+from rotomem.matting.boxes import runs
+from rotomem.matting.edges import choke, despeckle, feather, fill_holes
+from rotomem.matting.raster import part_of
+from rotomem.matting.stabilise import REACH, Neighbour, stabilise
+
+EDGES = ("off", "guided", "learned")
+_TILE = 32  # network pixels
+
+Pixels = Callable[[slice, slice], NDArray[np.float32]]
+"""Rows and columns of the plate [rows, columns, 3], display-referred as the network sees it."""
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """How a matte is finished; lengths in plate pixels (see `matting.edges`).
+
+    edge         "off": what the network says without its refinement head, enlarged; "learned": with it, where the
+                 model has one; "guided": that, fitted to the plate's colours at plate resolution
+    choke        moves edges inwards, outwards where it is negative
+    feather      softens them by that much to either side
+    despeckle    islands smaller across than this go
+    fill_holes   holes smaller across than this close
+    stabilise    0..1, how much the edge leans on neighbouring frames
+
+    Raises UsageError for values outside these ranges.
+    """
+
+    edge: str = "guided"
+    choke: float = 0.0
+    feather: float = 0.0
+    despeckle: float = 0.0
+    fill_holes: float = 0.0
+    stabilise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.edge not in EDGES:
+            raise UsageError(f"edge is '{self.edge}'", remedy=f"use one of {', '.join(EDGES)}")
+        if not abs(self.choke) <= 64:
+            raise UsageError(f"choke is {self.choke:g} pixels", remedy="give -64 to 64")
+        for name, most in (("feather", 128), ("despeckle", 4096), ("fill_holes", 4096), ("stabilise", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} is {getattr(self, name):g}", remedy=f"give 0 to {most}")
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that are looked at."""
+        return REACH if self.stabilise else 0
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the plate's pixels are looked at."""
+        return self.edge == "guided"
+
+
+def finish(
+    alpha: NDArray[np.float32],
+    settings: EdgeSettings,
+    *,
+    size: tuple[int, int],
+    pixel_aspect: float = 1.0,
+    picture: Tensor | None = None,
+    pixels: Pixels | None = None,
+    neighbours: Sequence[Neighbour] = (),
+) -> NDArray[np.float32]:
+    """One object's matte at plate resolution.
+
+    In this order: stabilise, despeckle, fill holes (all at the network's raster, where specks are made), enlarge and
+    fit to the plate, choke, feather.
+
+    alpha         [h, w] probabilities 0..1 at the network's raster
+    size          (H, W) of what the raster covers, in plate pixels
+    pixel_aspect  width of a plate pixel over its height
+    picture       [h, w, 3] what the network saw; None, or no `pixels`: nothing is fitted
+    pixels        gives the plate where it is asked for
+    neighbours    what `stabilise` leans on
+    returns       [H, W] float32 0..1
+
+    Scratch memory: a few times [H, W], whatever the number of objects. The same on any number of threads.
+    """
+    (h, w), (height, width) = alpha.shape, size
+    alpha = stabilise(alpha, neighbours, settings.stabilise)
+    sample = (height / h) * (width / w) * pixel_aspect  # plate pixels, by their height, that a sample covers
+    if settings.despeckle:
+        alpha = despeckle(alpha, math.pi / 4 * settings.despeckle**2 / sample)
+    if settings.fill_holes:
+        alpha = fill_holes(alpha, math.pi / 4 * settings.fill_holes**2 / sample)
+    fitted = settings.edge == "guided" and picture is not None and pixels is not None
+    large = _enlarged(torch.from_numpy(alpha), size, picture if fitted else None, pixels)
+    return feather(choke(large, settings.choke, pixel_aspect), settings.feather, pixel_aspect)
+
+
+def _enlarged(
+    alpha: Tensor, size: tuple[int, int], picture: Tensor | None, pixels: Pixels | None
+) -> NDArray[np.float32]:
+    """The matte at plate resolution, tile by tile; only tiles with an edge cost something."""
+    (h, w), (height, width) = alpha.shape, size
+    out = np.zeros(size, np.float32)
+    coefficients = believed = None
+    if picture is not None:
+        coefficients, believed = guided.fit(alpha, picture), guided.band(alpha)
+    most, least = _tiles(alpha), -_tiles(-alpha)
+    in_band = None if believed is None else _tiles(believed) > 0
+    work = (most > least) | ((most > 0) & (most < 1))
+    if in_band is not None:
+        work |= in_band
+    for y, x in runs((most > 0).numpy() & ~work.numpy()):
+        out[_part(y, y + 1, h, height), _part(x.start, x.stop, w, width)] = 1
+    for y, x in runs(work.numpy()):
+        rows, columns = _part(y, y + 1, h, height), _part(x.start, x.stop, w, width)
+        large = part_of(alpha[None], height, width, rows, columns)[0]
+        if in_band is not None and bool(in_band[y, x].any()):
+            assert coefficients is not None and believed is not None and pixels is not None
+            guide = torch.from_numpy(pixels(rows, columns))
+            refined = guided.apply(part_of(coefficients, height, width, rows, columns), guide)
+            large.addcmul_(part_of(believed[None], height, width, rows, columns)[0], refined - large)
+        out[rows, columns] = large.numpy()
+    return np.clip(out, 0, 1, out=out)
+
+
+def _tiles(plane: Tensor) -> Tensor:
+    """The most that a plane [h, w] is in every tile and one pixel around."""
+    around = F.max_pool2d(plane[None, None], 3, 1, 1)
+    return F.max_pool2d(around, _TILE, _TILE, ceil_mode=True)[0, 0]
+
+
+def _part(first: int, last: int, samples: int, pixels: int) -> slice:
+    """Plate pixels of tiles first..last along one axis."""
+    return slice(first * _TILE * pixels // samples, min(last * _TILE * pixels // samples, pixels))

@@ -1,0 +1,72 @@
+"""A matte fitted to its picture where the network answers, and applied where the plate is sharp.
+
+Around every pixel of a coarse raster alpha is taken for a linear function of colour (guided filter, He, Sun and Tang,
+ECCV 2010, section 3.2, with a colour guide). The coefficients are few and smooth, so they are fitted on the
+small raster and applied to the colours of the full plate (fast guided filter, He and Sun, 2015): an edge then runs
+where the plate's edge runs. Only a band around soft alpha is touched.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rotomem.matting.raster import resample
+
+STRIDE = 4
+"""Network pixels a sample of the fit: decoders answer at a quarter, and finer is only their enlarging."""
+RADIUS = 2
+EPSILON = 1e-4
+"""Variance of a display-referred guide below which a window counts as flat."""
+_SOFT = (0.05, 0.95)
+_REACH = 4  # network pixels around soft alpha that the band takes in; as much again to fade out
+
+
+def fit(alpha: Tensor, guide: Tensor) -> Tensor:
+    """Coefficients [4, h/4, w/4]: alpha is the first three times the guide's colour, plus the fourth.
+
+    alpha   [h, w] 0..1
+    guide   [h, w, 3] display-referred 0..1
+    """
+    p, colour = _quarter(alpha[None]), _quarter(guide.permute(2, 0, 1))
+    r, g, b = colour
+    mean = box(torch.cat([p, colour, colour * p, torch.stack([r * r, r * g, r * b, g * g, g * b, b * b])]), RADIUS)
+    mp, mr, mg, mb = mean[:4]
+    rr, rg, rb = mean[7] - mr * mr + EPSILON, mean[8] - mr * mg, mean[9] - mr * mb
+    gg, gb, bb = mean[10] - mg * mg + EPSILON, mean[11] - mg * mb, mean[12] - mb * mb + EPSILON
+    cr, cg, cb = mean[4] - mr * mp, mean[5] - mg * mp, mean[6] - mb * mp
+    # The inverse of a symmetric 3 x 3 matrix by its cofactors; EPSILON keeps it away from singular.
+    i_rr, i_rg, i_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+    i_gg, i_gb, i_bb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+    determinant = rr * i_rr + rg * i_rg + rb * i_rb
+    a_r = (i_rr * cr + i_rg * cg + i_rb * cb) / determinant
+    a_g = (i_rg * cr + i_gg * cg + i_gb * cb) / determinant
+    a_b = (i_rb * cr + i_gb * cg + i_bb * cb) / determinant
+    return box(torch.stack([a_r, a_g, a_b, mp - a_r * mr - a_g * mg - a_b * mb]), RADIUS).float()
+
+
+def band(alpha: Tensor) -> Tensor:
+    """How far the fit is to be believed [h, w]: 1 around soft alpha, 0 away from it, a ramp between."""
+    soft = ((alpha > _SOFT[0]) & (alpha < _SOFT[1])).float()[None, None]
+    return box(F.max_pool2d(soft, 2 * _REACH + 1, 1, _REACH)[0], _REACH)[0].float()
+
+
+def apply(coefficients: Tensor, guide: Tensor) -> Tensor:
+    """Alpha [H, W] 0..1 from coefficients [4, H, W] and a guide [H, W, 3]."""
+    alpha = coefficients[3].clone()
+    for channel in range(3):
+        alpha.addcmul_(coefficients[channel], guide[..., channel])
+    return alpha.clamp_(0, 1)
+
+
+def box(planes: Tensor, radius: int) -> Tensor:
+    """Means [C, h, w] float64 over squares, of fewer pixels at the border."""
+    side = 2 * radius + 1
+    rows = F.avg_pool2d(planes.double()[None], (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)[0]
+
+
+def _quarter(planes: Tensor) -> Tensor:
+    h, w = planes.shape[-2:]
+    return resample(resample(planes, 1, -(-h // STRIDE)), 2, -(-w // STRIDE)).double()
