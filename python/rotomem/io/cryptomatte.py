@@ -56,30 +56,36 @@ def encode(planes: Sequence[Alpha], ids: Sequence[int], *, ranks: int = RANKS) -
     planes   [h, w] 0..1, one an object; of equal coverages the earlier object is listed first
     ids      the objects' bits, see `name_id`
 
-    Where more than `ranks` objects meet, the faintest are left out. Cost: objects log(objects) per pixel that shows
-    any of them; scratch is a strip of 64 rows.
+    Where more than `ranks` objects meet, the faintest are left out. Cost: a few passes over every matte, and
+    objects log(objects) per pixel where two or more meet; scratch is a strip of 64 rows.
     """
     height, width = planes[0].shape
     as_floats = np.array(ids, np.uint32).view(np.float32)
-    listed = min(ranks, len(planes))
     result = np.zeros((height, width, 2 * ranks), np.float32)
     for top in range(0, height, _ROWS):
-        strip = np.stack([plane[top : top + _ROWS] for plane in planes], axis=-1)
-        shown = strip.any(axis=-1)
-        cover = strip[shown]  # [N, O]
-        total = cover.sum(axis=1, dtype=np.float64)
-        over = total > 1
-        share = cover[over] / total[over, None]
-        rounded = share.astype(np.float32)
-        # Downwards, so that the sum cannot come out above 1.
-        cover[over] = np.where(rounded > share, np.nextafter(rounded, np.float32(0)), rounded)
-        order = np.argsort(-cover, axis=1, kind="stable")[:, :listed]
-        cover = np.take_along_axis(cover, order, axis=1)
-        pairs = np.zeros((len(cover), 2 * ranks), np.float32)
-        pairs[:, 0 : 2 * listed : 2] = np.where(cover > 0, as_floats[order], np.float32(0))
-        pairs[:, 1 : 2 * listed : 2] = cover
-        result[top : top + _ROWS][shown] = pairs
+        strip, target = np.stack([plane[top : top + _ROWS] for plane in planes]), result[top : top + _ROWS]
+        count = np.count_nonzero(strip, axis=0)
+        one = count == 1
+        target[one, 0] = as_floats[strip.argmax(axis=0)[one]]
+        target[one, 1] = strip.max(axis=0)[one]
+        several = count > 1
+        target[several] = _by_coverage(strip[:, several].T, as_floats, ranks)
     return result
+
+
+def _by_coverage(cover: NDArray[np.float32], ids: NDArray[np.float32], ranks: int) -> NDArray[np.float32]:
+    """Pixels [N, 2 * ranks] from coverages [N, O] and the objects' ids [O]."""
+    total = cover.sum(axis=1, dtype=np.float64)[:, None]
+    share = np.where(total > 1, cover / np.maximum(total, 1), cover)
+    cover = share.astype(np.float32)
+    # Downwards, so that the sum cannot come out above 1.
+    cover = np.where(cover > share, np.nextafter(cover, np.float32(0)), cover)
+    order = np.argsort(-cover, axis=1, kind="stable")[:, :ranks]
+    cover = np.take_along_axis(cover, order, axis=1)
+    pairs = np.zeros((len(cover), ranks, 2), np.float32)
+    pairs[:, : order.shape[1], 0] = np.where(cover > 0, ids[order], np.float32(0))
+    pairs[:, : order.shape[1], 1] = cover
+    return pairs.reshape(len(cover), 2 * ranks)
 
 
 class CryptomatteStills(Stills):

@@ -73,12 +73,13 @@ class TrimapStills(Stills):
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
         settings, canvas = self.delivery.settings, self.delivery.info.canvas
         window = frame.display_window if self.png else frame.data_window
-        # On the canvas, so that what lies just outside of the data window counts.
-        planes = [trimap(on_window(alpha.get(k), canvas, canvas), settings.trimap_band) for k in file.objects]
-        pixels = np.stack([on_window(plane, canvas, window) for plane in planes], axis=-1)
+        pixels = np.empty((window.height, window.width, len(file.objects)), np.float16)
+        for at, number in enumerate(file.objects):
+            # On the canvas, so that what lies just outside of the data window counts.
+            plane = trimap(on_window(alpha.get(number), canvas, canvas), settings.trimap_band)
+            pixels[..., at] = on_window(plane, canvas, window)
         if self.png:
-            bytes_ = np.array([0, 128, 255], np.uint8)[np.rint(2 * pixels).astype(np.uint8)]
-            return Picture(("Y",), ("uint8",), bytes_, window)
+            grey = np.array([0, 128, 255], np.uint8)[(2 * pixels).astype(np.uint8)]
+            return Picture(("Y",), ("uint8",), grey, window)
         names = ("A",) if file.places == ("",) else tuple(f"{layer}.A" for layer in file.places)
-        types = ("half",) * len(names)
-        return Picture(names, types, pixels.astype(np.float16), window, compression=settings.compression)
+        return Picture(names, ("half",) * len(names), pixels, window, compression=settings.compression)
