@@ -732,17 +732,17 @@ def test_write_when_killed_in_the_middle_then_no_file_that_a_globber_finds(tmp_p
     code = """
         import os, sys, signal
         sys.path.insert(0, os.path.dirname(sys.argv[2]))
-        import rotomem.io.delivery as delivery
+        import rotomem.io.kinds as kinds
         from rotomem.io.mattes import MatteWriter
         from test_mattes import info, plate_frame, soft
         from rotomem.types import Window
         about = info(Window(0, 0, 200, 100))
-        write_exr = delivery.write_exr
+        write_exr = kinds.write_exr
         def die(picture, frame, *rest):
             write_exr(picture, frame, *rest)
             if frame.frame == 1002:
                 os.kill(os.getpid(), signal.SIGKILL)
-        delivery.write_exr = die
+        kinds.write_exr = die
         with MatteWriter(sys.argv[1], info=about, objects={1: "hero"}) as writer:
             for f in (1001, 1002, 1003):
                 writer.write(plate_frame(about, f), {1: soft(about)})

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.errors import PlateError, UsageError
-from rotomem.io.delivery import File, Output, Stills, plain_text
 from rotomem.io.exr import Channel, StillHeader, read_still, shown
+from rotomem.io.kinds import File, Output, Stills, plain_text
 from rotomem.io.planes import Alpha, on_window
 from rotomem.io.stills import Picture
 from rotomem.types import ObjectId, PlateFrame, Window
@@ -95,17 +95,17 @@ class CryptomatteStills(Stills):
     def beside(cls, mattes: Output) -> CryptomatteStills:
         """For the objects of `mattes`. Raises UsageError where two names have one id."""
         names: dict[int, str] = {}
-        for name in mattes.delivery.objects.values():
+        for name in mattes.order.objects.values():
             other = names.setdefault(name_id(name), name)
             if other != name:
                 raise UsageError(f"'{other}' and '{name}' have the same Cryptomatte id", remedy="rename one of them")
-        ids = tuple(f"{name_id(name):08x}" for name in mattes.delivery.objects.values())
+        ids = tuple(f"{name_id(name):08x}" for name in mattes.order.objects.values())
         pattern = mattes.pattern.beside("crypto", ".exr", padding=mattes.stills_padding)
-        return cls(mattes.delivery, pattern, (File(tuple(mattes.delivery.objects), ids),), "crypto")
+        return cls(mattes.order, pattern, (File(tuple(mattes.order.objects), ids),), "crypto")
 
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
-        window, objects = frame.data_window, self.delivery.objects
-        planes = [on_window(alpha.get(k), self.delivery.info.canvas, window) for k in file.objects]
+        window, objects = frame.data_window, self.order.objects
+        planes = [on_window(alpha.get(k), self.order.info.canvas, window) for k in file.objects]
         pixels = encode(planes, [int(place, 16) for place in file.places])
         names = tuple(f"{TYPE_NAME}{k:02d}.{c}" for k in range(RANKS // 2) for c in "RGBA")
         manifest = {plain_text(objects[k]): place for k, place in zip(file.objects, file.places, strict=True)}

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rotomem.errors import OutputError
 from rotomem.io import timecode
 from rotomem.io.atomic import cannot_write, whole_file
-from rotomem.io.delivery import Delivery, File, Output
 from rotomem.io.exr import TypedValue
+from rotomem.io.kinds import File, Order, Output
 from rotomem.io.matte_stills import RGB_TOLD
 from rotomem.io.outputs import OutputPattern
 from rotomem.io.planes import Alpha, on_window, plate_on, premultiplied, unit
@@ -35,10 +35,8 @@ class MatteMovies(Output):
 
     in_order = True
 
-    def __init__(
-        self, delivery: Delivery, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes"
-    ) -> None:
-        super().__init__(delivery, pattern, files, kind)
+    def __init__(self, order: Order, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes") -> None:
+        super().__init__(order, pattern, files, kind)
         self._movies: dict[File, MatteMovie] = {}
         self._frames: dict[File, frozenset[int]] = {}
         self._lock = threading.Lock()
@@ -46,23 +44,23 @@ class MatteMovies(Output):
     @classmethod
     def beside(cls, mattes: Output) -> MatteMovies:
         """A movie an object, beside stills."""
-        delivery = mattes.delivery
+        order = mattes.order
         pattern = mattes.pattern.beside("matte", ".mov", padding=None)
-        if len(delivery.objects) > 1:
+        if len(order.objects) > 1:
             pattern = pattern.per_object(own_folder=False)
-        return cls(delivery, pattern, tuple(File((k,), ("",), name) for k, name in delivery.layers.items()), "movie")
+        return cls(order, pattern, tuple(File((k,), ("",), name) for k, name in order.layers.items()), "movie")
 
     def recipe(self) -> Mapping[str, object]:
-        return {"rgb": self.delivery.settings.rgb}
+        return {"rgb": self.order.settings.rgb}
 
     def refuse(self, frame: int, source: Path | None) -> None:
         for path in self.paths(frame):
             self._refuse_plate_name(path, frame, source)
-            if not self.delivery.replace_foreign:
+            if not self.order.replace_foreign:
                 MatteMovie.refuse_foreign_movie(path)
 
     def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
-        info, rgb = self.delivery.info, self.delivery.settings.rgb
+        info, rgb = self.order.info, self.order.settings.rgb
         window = info.display_window
         for file in self.files:
             path = self.path(frame.frame, file)
@@ -74,21 +72,21 @@ class MatteMovies(Output):
                     attributes = self.attributes(file, told)
                     if rgb != "none":
                         attributes["rotomem/rgb"] = RGB_TOLD[rgb]
-                    movie = MatteMovie(path, frame, info, attributes, replace_foreign=self.delivery.replace_foreign)
+                    movie = MatteMovie(path, frame, info, attributes, replace_foreign=self.order.replace_foreign)
                     self._movies[file] = movie
                 movie.add(frame, plane, self._colour(frame, plane))
 
     def _colour(self, frame: PlateFrame, matte: Alpha) -> NDArray[np.float32] | None:
-        rgb = self.delivery.settings.rgb
+        rgb = self.order.settings.rgb
         if rgb == "none":
             return None
-        plate = plate_on(frame, self.delivery.info.display_window)
+        plate = plate_on(frame, self.order.info.display_window)
         if rgb == "premult":
             return premultiplied(plate, matte)
         if rgb == "keep":
             return unit(plate)
-        assert self.delivery.foreground is not None  # MatteWriter has seen to it
-        return self.delivery.foreground(unit(plate), matte)
+        assert self.order.foreground is not None  # MatteWriter has seen to it
+        return self.order.foreground(unit(plate), matte)
 
     def is_current(self, frame: int, source: str) -> bool:
         """Cost: the decoding of the movie, once for all frames."""
@@ -96,7 +94,7 @@ class MatteMovies(Output):
             for file in self.files:
                 if file not in self._frames:
                     path = self.path(frame, file)
-                    self._frames[file] = frames_of_movie(path, self.delivery.info, self._digests[file], source)
+                    self._frames[file] = frames_of_movie(path, self.order.info, self._digests[file], source)
             return all(frame in self._frames[file] for file in self.files)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rotomem.io.delivery import File, Stills
+from rotomem.io.kinds import File, Stills
 from rotomem.io.planes import Alpha, on_window, plate_on, premultiplied, to_integer, union, unit
 from rotomem.io.stills import Picture
 from rotomem.types import ObjectId, PlateFrame
@@ -25,15 +25,15 @@ class MatteStills(Stills):
     """A sequence of mattes, or one for each object."""
 
     def recipe(self) -> Mapping[str, object]:
-        settings = self.delivery.settings
+        settings = self.order.settings
         return {name: getattr(settings, name) for name in ("format", "depth", "rgb", "compression")}
 
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
         return self._png(file, frame, alpha) if self.png else self._exr(file, frame, alpha)
 
     def _exr(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
-        settings, window = self.delivery.settings, frame.data_window
-        planes = [on_window(alpha.get(k), self.delivery.info.canvas, window) for k in file.objects]
+        settings, window = self.order.settings, frame.data_window
+        planes = [on_window(alpha.get(k), self.order.info.canvas, window) for k in file.objects]
         names = ("A",) if file.places == ("",) else tuple(f"{layer}.A" for layer in file.places)
         if settings.rgb in ("premult", "straight") and len(planes) > 1:
             names = ("A", *names)  # what RGB goes with
@@ -65,10 +65,10 @@ class MatteStills(Stills):
 
     def _png(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
         # A PNG has no data window: its pixels are the display window.
-        settings, window = self.delivery.settings, frame.display_window
+        settings, window = self.order.settings, frame.display_window
         type_name = f"uint{settings.depth}"
         kind: Any = np.dtype(type_name).type
-        plane = on_window(alpha.get(file.objects[0]), self.delivery.info.canvas, window)
+        plane = on_window(alpha.get(file.objects[0]), self.order.info.canvas, window)
         matte = to_integer(plane, kind)
         if settings.rgb == "none":
             return Picture(("Y",), (type_name,), matte[..., None], window)
@@ -85,7 +85,7 @@ class MatteStills(Stills):
 
         Of a plate of halves halves, else float32; integers only for "keep" in PNG.
         """
-        settings, foreground = self.delivery.settings, self.delivery.foreground
+        settings, foreground = self.order.settings, self.order.foreground
         own = np.float16 if plate.dtype == np.float16 else np.float32
         if settings.rgb == "keep":
             return plate if self.png or plate.dtype.kind == "f" else unit(plate)
@@ -98,5 +98,5 @@ class MatteStills(Stills):
             return rgb.astype(own)
 
     def _told(self) -> dict[str, str]:
-        rgb = self.delivery.settings.rgb
+        rgb = self.order.settings.rgb
         return {} if rgb == "none" else {"rotomem/rgb": RGB_TOLD[rgb]}

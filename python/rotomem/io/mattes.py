@@ -29,7 +29,7 @@ from types import TracebackType
 from rotomem.errors import OutputError, ShapeError, UsageError
 from rotomem.io.atomic import remove_leftovers
 from rotomem.io.cryptomatte import CryptomatteStills
-from rotomem.io.delivery import Delivery, File, Foreground, Output
+from rotomem.io.kinds import File, Foreground, Order, Output
 from rotomem.io.matte_movie import MatteMovies
 from rotomem.io.matte_stills import RGB_TOLD, MatteStills
 from rotomem.io.names import legal_layer_names
@@ -179,7 +179,7 @@ class MatteWriter:
         self.objects = self.settings.delivered(objects)
         self.layers = legal_layer_names(self.objects, taken=info.views)
         self._refuse_plate_colours(foreground)
-        delivery = Delivery(
+        order = Order(
             info=info,
             objects=self.objects,
             layers=self.layers,
@@ -194,7 +194,7 @@ class MatteWriter:
             for number, name in self.objects.items()
             if self.layers[number] != name and len(self.objects) > 1
         ]
-        self._outputs = self._make_outputs(out, delivery, notes)
+        self._outputs = self._make_outputs(out, order, notes)
         self.notes: tuple[str, ...] = tuple(notes)
         self.in_order = any(output.in_order for output in self._outputs)
         self._refuse_same_names()
@@ -204,7 +204,7 @@ class MatteWriter:
 
     # What the run is ------------------------------------------------------------------------------------------------
 
-    def _make_outputs(self, out: str | Path, delivery: Delivery, notes: list[str]) -> list[Output]:
+    def _make_outputs(self, out: str | Path, order: Order, notes: list[str]) -> list[Output]:
         settings, several = self.settings, len(self.objects) > 1
         pattern = parse_output(out, self.info, format=str(settings.format))
         singles = tuple(File((k,), ("",), layer) for k, layer in self.layers.items())
@@ -225,7 +225,7 @@ class MatteWriter:
             )
         else:
             files = layered
-        main = (MatteMovies if settings.format == "mov" else MatteStills)(delivery, pattern, files)
+        main = (MatteMovies if settings.format == "mov" else MatteStills)(order, pattern, files)
         return [main, *(_BESIDE[kind](main) for kind in settings.also)]
 
     def _refuse_plate_colours(self, foreground: Foreground | None) -> None:

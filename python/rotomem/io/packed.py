@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rotomem.io.delivery import File, Output, Stills
+from rotomem.io.kinds import File, Output, Stills
 from rotomem.io.outputs import OBJECT_TOKEN
 from rotomem.io.planes import Alpha, on_window, to_integer
 from rotomem.io.stills import Picture
@@ -26,22 +26,22 @@ class PackedStills(Stills):
     @classmethod
     def beside(cls, mattes: Output) -> PackedStills:
         """For the objects of `mattes`."""
-        numbers = list(mattes.delivery.objects)
+        numbers = list(mattes.order.objects)
         packs = [tuple(numbers[i : i + 4]) for i in range(0, len(numbers), 4)]
         labels = ["packed", *(f"packed{n}" for n in range(2, len(packs) + 1))]
         files = tuple(File(p, CHANNELS[: len(p)], label) for p, label in zip(packs, labels, strict=True))
-        suffix = ".png" if mattes.delivery.settings.format == "png" else ".exr"
+        suffix = ".png" if mattes.order.settings.format == "png" else ".exr"
         pattern = mattes.pattern.beside(OBJECT_TOKEN, suffix, padding=mattes.stills_padding)
-        return cls(mattes.delivery, pattern, files, "packed")
+        return cls(mattes.order, pattern, files, "packed")
 
     def recipe(self) -> Mapping[str, object]:
-        settings = self.delivery.settings
+        settings = self.order.settings
         return {name: getattr(settings, name) for name in ("format", "depth", "compression")}
 
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
-        settings = self.delivery.settings
+        settings = self.order.settings
         window = frame.display_window if self.png else frame.data_window
-        planes = [on_window(alpha.get(k), self.delivery.info.canvas, window) for k in file.objects]
+        planes = [on_window(alpha.get(k), self.order.info.canvas, window) for k in file.objects]
         names = CHANNELS[: max(len(planes), 3)]
         kind = f"uint{settings.depth}" if self.png else "float" if settings.depth == "float" else "half"
         dtype = np.dtype({"half": "float16", "float": "float32"}.get(kind, kind))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rotomem.io.delivery import File, Output, Stills
+from rotomem.io.kinds import File, Output, Stills
 from rotomem.io.planes import Alpha, on_window
 from rotomem.io.stills import Picture
 from rotomem.types import ObjectId, PlateFrame
@@ -60,18 +60,18 @@ class TrimapStills(Stills):
     @classmethod
     def beside(cls, mattes: Output) -> TrimapStills:
         """For the objects of `mattes`."""
-        suffix = ".exr" if mattes.delivery.settings.format == "exr" else ".png"
+        suffix = ".exr" if mattes.order.settings.format == "exr" else ".png"
         pattern = mattes.pattern.beside(
             "trimap", suffix, padding=mattes.stills_padding, per_object=mattes.pattern.has_object
         )
-        return cls(mattes.delivery, pattern, mattes.files, "trimap")
+        return cls(mattes.order, pattern, mattes.files, "trimap")
 
     def recipe(self) -> Mapping[str, object]:
-        settings = self.delivery.settings
+        settings = self.order.settings
         return {"band": settings.trimap_band, "compression": settings.compression}
 
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
-        settings, canvas = self.delivery.settings, self.delivery.info.canvas
+        settings, canvas = self.order.settings, self.order.info.canvas
         window = frame.display_window if self.png else frame.data_window
         pixels = np.empty((window.height, window.width, len(file.objects)), np.float16)
         for at, number in enumerate(file.objects):

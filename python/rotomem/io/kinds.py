@@ -34,7 +34,7 @@ Foreground = Callable[[NDArray[np.float32], Alpha], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Order:
     """What all outputs of a run know.
 
     objects      id -> the artist's name, of the objects that are delivered
@@ -78,14 +78,12 @@ class Output(ABC):
 
     in_order: ClassVar[bool] = False
 
-    def __init__(
-        self, delivery: Delivery, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes"
-    ) -> None:
+    def __init__(self, order: Order, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes") -> None:
         self.kind = kind
-        self.delivery = delivery
+        self.order = order
         self.pattern = pattern
         self.files = files
-        info = delivery.info
+        info = order.info
         self._digests = {file: self._digest(file) for file in files}
         for frame in (info.frames[:1] + info.frames[-1:]) or (1,):
             for file in files:
@@ -94,7 +92,7 @@ class Output(ABC):
     @property
     def stills_padding(self) -> int | None:
         """Digits of the frame number in names of stills beside these files; None for a single still."""
-        return max(self.delivery.info.padding, 4) if self.in_order else self.pattern.padding
+        return max(self.order.info.padding, 4) if self.in_order else self.pattern.padding
 
     def paths(self, frame: int) -> tuple[Path, ...]:
         """All files of a frame (the movies, for movies), in the order of the objects where each has its own."""
@@ -131,9 +129,9 @@ class Output(ABC):
 
     def attributes(self, file: File, told: Mapping[str, str]) -> dict[str, str]:
         """What the header of a file tells."""
-        given = {**self.delivery.provenance, **told}
+        given = {**self.order.provenance, **told}
         attributes = {f"rotomem/{k}": v for k, v in given.items() if v != ""}
-        places = {place or "A": self.delivery.objects[k] for k, place in zip(file.objects, file.places, strict=True)}
+        places = {place or "A": self.order.objects[k] for k, place in zip(file.objects, file.places, strict=True)}
         attributes["rotomem/objects"] = json.dumps(places, ensure_ascii=False)
         if self.kind != "mattes":
             attributes["rotomem/kind"] = self.kind
@@ -141,19 +139,19 @@ class Output(ABC):
         return {k: plain_text(v) for k, v in attributes.items()}
 
     def _digest(self, file: File) -> str:
-        names = self.delivery.objects
+        names = self.order.objects
         told = {
             "layout": _LAYOUT,
             "kind": self.kind,
             "recipe": self.recipe(),
             "objects": {p: [k, names[k]] for k, p in zip(file.objects, file.places, strict=True)},
-            "provenance": self.delivery.provenance,
-            "canvas": str(self.delivery.info.canvas),
+            "provenance": self.order.provenance,
+            "canvas": str(self.order.info.canvas),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
     def _refuse_plate_name(self, path: Path, frame: int, source: Path | None = None) -> None:
-        info = self.delivery.info
+        info = self.order.info
         plate = Path(info.path)
         folder = plate if plate.is_dir() else plate.parent
         same = source is not None and _same_file(path, source)
@@ -191,7 +189,7 @@ class Stills(Output):
                 if self.png:
                     write_png(picture, frame, path, part)
                 else:
-                    write_exr(picture, frame, self.delivery.info, path, part)
+                    write_exr(picture, frame, self.order.info, path, part)
 
     @property
     def png(self) -> bool:
@@ -223,14 +221,14 @@ class Stills(Output):
         """Do not replace the artist's key mask, nor unasked any other picture that rotomem did not make."""
         if not path.exists():
             return
-        if any(_same_file(path, p) for p in self.delivery.protected):
+        if any(_same_file(path, p) for p in self.order.protected):
             raise OutputError(
                 "the matte would be written over a key mask",
                 remedy="choose another folder or name for the mattes",
                 path=path,
                 frame=frame,
             )
-        if self.delivery.replace_foreign:
+        if self.order.replace_foreign:
             return
         try:
             header = read_header(path)
