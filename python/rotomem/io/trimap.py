@@ -1,6 +1,6 @@
 """Trimaps for matting tools: 0 is background, 1 is object, 0.5 (128 of 255) is for the tool to find out.
 
-Unknown is every pixel whose matte is neither 0 nor 1 (within a hundredth), and every pixel within `band` plate
+Unknown is every pixel whose matte is neither 0 nor 1 (within 0.05), and every pixel within `band` plate
 pixels of one that differs from it: a hard edge gets a band 2 * `band` pixels wide. Distances are Euclidean between
 the centres of pixels, exact. A frame's border is no edge.
 """
@@ -17,7 +17,7 @@ from rotomem.io.planes import Alpha, on_window
 from rotomem.io.stills import Picture
 from rotomem.types import ObjectId, PlateFrame
 
-_SURE = 0.01  # what a matte may lack of 0 or 1 and still be sure
+_SURE = 0.05  # what a matte may lack of 0 or 1 and still be sure; networks seldom say 1
 
 
 def trimap(alpha: Alpha, band: int) -> NDArray[np.float32]:
