@@ -125,6 +125,12 @@ def test_write_when_crypto_of_an_overscan_plate_then_pixels_stay_in_place(tmp_pa
     assert set(np.unique(pixels["RotoObject00.R"].view(np.uint32))) <= {0, name_id("b")}
 
 
+def test_write_when_a_name_holds_a_comma_then_a_note_says_what_hosts_make_of_it(tmp_path: Path) -> None:
+    for name, told in (("car, red", True), ("car/red", False)):
+        writer = MatteWriter(tmp_path, info=info(), objects={1: name}, settings=MatteSettings(also=("crypto",)))
+        assert any("comma" in note and name in note for note in writer.notes) is told
+
+
 def test_write_when_two_names_have_one_id_then_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cryptomatte, "name_id", lambda name: 77)
     with pytest.raises(UsageError, match="'hero arm' and 'set/car door' have the same"):
