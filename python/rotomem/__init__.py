@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from rotomem.errors import RotomemError
     from rotomem.models.interface import VOSModel as Model
     from rotomem.models.registry import build_model, load_model
+    from rotomem.prompts.prompter import Prompter
 
 try:
     __version__ = version("rotomem")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Model", "Report", "RotomemError", "Session", "build_model", "load_model", "track"]
+__all__ = ["Model", "Prompter", "Report", "RotomemError", "Session", "build_model", "load_model", "track"]
 
 _HOMES = {
     "Model": ("rotomem.models.interface", "VOSModel"),
+    "Prompter": ("rotomem.prompts.prompter", "Prompter"),
     "Report": ("rotomem.engine.report", "Report"),
     "RotomemError": ("rotomem.errors", "RotomemError"),
     "Session": ("rotomem.engine.session", "Session"),

@@ -288,6 +288,10 @@ class AOT(VOSModel):
         positions = sine_positions(projected.shape[2], projected.shape[3], self.config.width, like=projected)
         return AOTFeatures(f4, f8, f16, projected, positions)
 
+    def fine_features(self, features: AOTFeatures) -> Tensor:
+        """See VOSModel.fine_features."""
+        return features.f4
+
     def decode(
         self,
         features: AOTFeatures,

@@ -270,6 +270,10 @@ class VOSModel(nn.Module, ABC):
         O is all objects, in a model with identities too.
         """
 
+    def fine_features(self, features: Any) -> Tensor | None:
+        """Of an encoded frame what tells its places apart, [B, C, h/4, w/4]; None where a model has no such thing."""
+        return None
+
     def choose_slot(self, arriving: MemoryElements, step: int, held: Sequence[HeldFrame]) -> int:
         """Which of the held frames gives its slot to the arriving one, where the plan has slots and all are taken.
 

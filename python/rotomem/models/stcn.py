@@ -158,6 +158,10 @@ class STCN(VOSModel):
         f16, f8, f4 = self.key_encoder(self._normalise(image))
         return FrameFeatures(self.key_proj(f16), self.key_comp(f16), f16, f8, f4)
 
+    def fine_features(self, features: FrameFeatures) -> Tensor:
+        """See VOSModel.fine_features."""
+        return features.f4
+
     def decode(
         self,
         features: FrameFeatures,

@@ -194,6 +194,10 @@ class STM(VOSModel):
         f16, f8, f4 = self.Encoder_Q(image)
         return FrameFeatures(self.KV_Q_r4.Key(f16).float(), self.KV_Q_r4.Value(f16), f8, f4)
 
+    def fine_features(self, features: FrameFeatures) -> Tensor:
+        """See VOSModel.fine_features."""
+        return features.f4
+
     def decode(
         self,
         features: FrameFeatures,

@@ -280,6 +280,10 @@ class XMem(VOSModel):
         seen = None if self.refine is None else self.refine.look(normalised)
         return FrameFeatures(key, shrinkage, selection, f16, f8, f4, seen)
 
+    def fine_features(self, features: FrameFeatures) -> Tensor:
+        """See VOSModel.fine_features."""
+        return features.f4
+
     def decode(
         self,
         features: FrameFeatures,

@@ -1,0 +1,1 @@
+"""Clicks, scribbles and boxes become key masks."""

@@ -1,0 +1,98 @@
+"""Prompts on one frame of a plate become a key mask on disk, which the artist can look at and paint on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import rotomem
+from rotomem.engine.options import TrackOptions
+from rotomem.engine.sight import Sight
+from rotomem.io.mattes import MatteWriter
+from rotomem.models.interface import VOSModel
+from rotomem.models.registry import load_model
+from rotomem.prompts.marks import Prompt, as_json, as_prompts, check_prompts
+from rotomem.prompts.prompter import Prompter
+
+
+@dataclass(frozen=True)
+class DrawnKey:
+    """A key mask that was written.
+
+    path      of the file; of several where each object has its own
+    frame     it belongs to
+    coverage  object name -> share of the canvas, 0..1
+    masks     what to give to `rotomem track`: "hero@1001=key.exr:hero.A", ...
+    picture   [h, w, 3] float32 display-referred: what was looked at
+    alphas    object name -> [h, w] float32: what was found in it
+    """
+
+    path: Path
+    frame: int
+    coverage: Mapping[str, float]
+    masks: tuple[str, ...]
+    picture: NDArray[np.float32]
+    alphas: Mapping[str, NDArray[np.float32]]
+
+
+def draw_key(
+    plate: str | Path,
+    frame: int,
+    prompts: Mapping[str, Prompt | Mapping[str, Any]],
+    out: str | Path,
+    options: TrackOptions | None = None,
+) -> DrawnKey:
+    """Write the soft mask of every object prompted for on one frame, as an EXR that any verb takes for a key.
+
+    prompts   object name -> Prompt, or what a file of prompts holds for it; places in plate pixels
+    out       the file to write (.exr or .png), a pattern or a folder
+    options   plate, colour, model and size; `overwrite` replaces a picture that rotomem did not write
+
+    Raises any RotomemError; nothing is written then.
+    """
+    told = as_prompts(prompts)
+    options = replace(options or TrackOptions(), frames=str(frame))
+    with options.open_plate(plate) as opened, Sight(opened, options) as sight:
+        info = opened.info
+        check_prompts(told, info.canvas)
+        model = options.model
+        if not isinstance(model, VOSModel):
+            model = load_model(model, device=options.device, dtype=options.dtype)
+        names = dict(enumerate(told, 1))
+        writer = MatteWriter(
+            out,
+            info=info,
+            objects=names,
+            settings=options.mattes(),
+            provenance={
+                "version": rotomem.__version__,
+                "model": model.name,
+                "weights": model.weights_hash,
+                "prompts": json.dumps(as_json(told), ensure_ascii=False),
+                **{k.removeprefix("rotomem/"): v for k, v in sight.colour.as_metadata().items()},
+            },
+            replace_foreign=options.overwrite,
+        )
+        shown = opened.read(frame)
+        picture, _ = sight.picture(shown)
+        masks = Prompter(model, picture, size=None, canvas=info.canvas).masks(told)
+        full = sight.geometry.restore(torch.from_numpy(masks)).numpy()
+        writer.write(shown, dict(zip(names, full, strict=True)), keys=str(frame))
+        writer.close()
+        path = writer.paths(frame)[0]
+    channels = {number: f":{layer}.A" if len(names) > 1 else "" for number, layer in writer.layers.items()}
+    return DrawnKey(
+        path=path,
+        frame=frame,
+        coverage={name: float(plane.mean()) for name, plane in zip(names.values(), full, strict=True)},
+        masks=tuple(f"{name}@{frame}={path}{channels[number]}" for number, name in names.items()),
+        picture=picture.numpy(),
+        alphas=dict(zip(names.values(), masks, strict=True)),
+    )
