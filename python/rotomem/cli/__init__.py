@@ -21,7 +21,7 @@ from rotomem.cli.heap import keep_freed_memory
 from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, RotomemError
 
 _VERBS = (
-    *("track", "info", "demo", "review", "new", "key", "object", "absent"),
+    *("track", "info", "demo", "prompt", "review", "new", "key", "object", "absent"),
     *("eval", "predict", "train", "models", "bench", "export", "worker"),
 )
 """Modules of this package with `add_parser(subparsers)` and `run(args) -> int`. They import the engine inside
@@ -105,11 +105,14 @@ def _stdout_is_gone(error: OSError) -> bool:
     return True
 
 
+_MAY_BE_NEGATIVE = ("-m", "--mask", "--frames", "--frame", "--click", "--click-out", "--box")
+
+
 def _with_negative_frames(arguments: Sequence[str]) -> list[str]:
     """`--mask -5=key.png` as `--mask=-5=key.png`: argparse takes what begins with a dash for an option."""
     joined: list[str] = []
     for argument in arguments:
-        if re.match(r"-\d", argument) and joined and joined[-1] in ("-m", "--mask", "--frames"):
+        if re.match(r"-\d", argument) and joined and joined[-1] in _MAY_BE_NEGATIVE:
             joined[-1] = ("--mask" if joined[-1] == "-m" else joined[-1]) + "=" + argument
         else:
             joined.append(argument)
