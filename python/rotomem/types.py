@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rotomem.errors import UsageError
 
 ObjectId: TypeAlias = int
 """The artist's number of an object, 1..; never reused within a shot (0 is the background)."""
@@ -54,6 +57,15 @@ class Window:
             slice(self.y0 - outer.y0, self.y1 - outer.y0),
             slice(self.x0 - outer.x0, self.x1 - outer.x0),
         )
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """From the spelling of `str`: WIDTHxHEIGHT+X+Y. Raises UsageError for any other, or one without pixels."""
+        found = re.fullmatch(r"(\d+)x(\d+)([+-]\d+)([+-]\d+)", text.strip())
+        width, height, x, y = map(int, found.groups()) if found else (0, 0, 0, 0)
+        if not width or not height:
+            raise UsageError(f"{text!r} is no window", remedy="give WIDTHxHEIGHT+X+Y in pixels of the plate")
+        return cls(x, y, x + width, y + height)
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}{self.x0:+d}{self.y0:+d}"

@@ -34,7 +34,9 @@ class Sixth(VOSModel):
         super().__init__()
         self.sharpness = nn.Parameter(torch.tensor(sharpness))
         self.framing = PadToStride(_BLOCK)
-        self.plan = MemoryPlan(key_dim=5, value_dim=1, similarity="l2", top_k=4, memory_every=1, stride=_BLOCK)
+        self.plan = MemoryPlan(
+            key_dim=5, value_dim=1, similarity="l2", top_k=4, memory_every=1, placed_keys=True, stride=_BLOCK
+        )
 
     def encode_frame(self, image: Tensor) -> Look:
         """image [B, 3, h, w] 0..1."""

@@ -10,9 +10,11 @@ import torch
 
 from rotomem.engine.memory import Store
 from rotomem.engine.session import Session
+from rotomem.errors import UsageError
 from rotomem.models.interface import MemoryElements, Query
 from rotomem.ops import backend
 
+from .sixth import Sixth
 from .toy import MODELS, labels, picture, tiny_model, tiny_stcn, tiny_stm
 
 BOUNDED: dict[str, Any] = dict(
@@ -183,3 +185,36 @@ def test_step_when_an_object_is_absent_then_nowhere_and_others_do_not_grow(name:
     assert not gone[2].any() and there[2].any()
     assert np.array_equal(gone[1], there[1]) and np.allclose(gone[0], there[0] + there[2], atol=1e-6)
     assert session.step(picture(2)).shape == (3, 48, 64) and session.objects == (1, 2)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "sixth"])
+def test_shift_when_the_window_moves_then_what_has_a_place_moves_along(name: str) -> None:
+    session = Session(MODELS[name](), size=None, **BOUNDED)
+    run(session, 5)
+
+    def placed() -> list[torch.Tensor]:
+        maps = [] if session._sensory is None else [session._sensory]
+        return maps + [m for e in session.memory._latest if e is not None for m in (e.key, e.value)]
+
+    before, size = placed(), session.memory.size
+    assert bool(before) == (name in ("xmem", "aost", "stremn"))
+    session.shift(1, -2)
+    for old, new in zip(before, placed(), strict=True):
+        assert torch.equal(new[..., :-1, 2:], old[..., 1:, :-2])
+        assert not new[..., -1, :].any() and not new[..., :2].any()
+    assert session.memory.size == size
+    assert np.isfinite(session.step(picture(5))).all()
+
+
+def test_shift_when_the_window_leaves_everything_behind_then_nothing_is_known_by_place() -> None:
+    session = Session(tiny_model(), size=None, **BOUNDED)
+    run(session, 5)
+    session.shift(0, 40)
+    assert session._sensory is not None and not session._sensory.any()
+
+
+def test_shift_when_the_keys_themselves_hold_places_then_refused() -> None:
+    session = Session(Sixth(), size=None, **BOUNDED)
+    run(session, 2)
+    with pytest.raises(UsageError, match="cannot follow"):
+        session.shift(0, 1)

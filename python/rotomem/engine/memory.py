@@ -11,7 +11,7 @@ values. A model with identities (AOT) has a row for every pass of objects where 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 import torch
@@ -295,6 +295,13 @@ class MemoryBank:
             raise EmptyMemoryError("memory was read before the first mask", remedy="step a frame with a mask first")
         return latest
 
+    def shift_latest(self, down: int, right: int) -> None:
+        """Move what the previous frame left, as `shifted` has it."""
+        for layer, e in enumerate(self._latest):
+            if e is not None:
+                maps = {f.name: getattr(e, f.name) for f in fields(e) if getattr(e, f.name) is not None}
+                self._latest[layer] = replace(e, **{name: shifted(t, down, right) for name, t in maps.items()})
+
     def memorise(self, elements: tuple[MemoryElements, ...], *, store: Store | None, step: int) -> None:
         """Keep what one frame leaves; a frame that was kept as the latest only gives way to it.
 
@@ -430,6 +437,16 @@ class MemoryBank:
     def _by_head(self, rows: Tensor) -> Tensor:
         """[O, n, C] as [O, heads, n, C/heads]."""
         return rows.unflatten(2, (self.plan.heads, -1)).transpose(1, 2)
+
+
+def shifted(maps: Tensor, down: int, right: int) -> Tensor:
+    """Maps [..., y, x] of a window that moved: what stood at (down, right) stands at (0, 0); unknown places are 0."""
+    height, width = maps.shape[-2:]
+    moved = torch.zeros_like(maps)
+    y, x = max(height - abs(down), 0), max(width - abs(right), 0)
+    old, new = (max(down, 0), max(right, 0)), (max(-down, 0), max(-right, 0))
+    moved[..., new[0] : new[0] + y, new[1] : new[1] + x] = maps[..., old[0] : old[0] + y, old[1] : old[1] + x]
+    return moved
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rotomem.engine.consolidation import consolidate_if_full
 from rotomem.engine.geometry import fit, from_network, to_network
-from rotomem.engine.memory import MemoryBank, Store
+from rotomem.engine.memory import MemoryBank, Store, shifted
 from rotomem.engine.objects import ObjectRows
 from rotomem.engine.options import DEFAULT_SIZE, MODEL, MemorySettings, TrackOptions, own_or
 from rotomem.errors import EmptyMemoryError, MemoryStateError, ShapeError, UsageError
@@ -314,6 +314,27 @@ class Session:
         self.memory.remove_object(row)
         if self._sensory is not None:
             self._sensory = torch.cat([self._sensory[:, :row], self._sensory[:, row + 1 :]], 1)
+
+    @torch.inference_mode()
+    def shift(self, down: int, right: int) -> None:
+        """The pictures to come show another part of the plate: move what is remembered by place.
+
+        down, right   where the new picture begins, as seen from the old one, in elements of the feature map
+                      (`model.plan.stride` pixels of the network picture); negative: up, left
+
+        Sensory memory and what the previous frame left move with the plate; what comes into sight is unknown, zeros.
+        Memory that is read by likeness has no place and stays. Raises UsageError where the model's has one.
+        """
+        if not down and not right:
+            return
+        if self.model.plan.placed_keys:
+            raise UsageError(
+                "this model's memory knows places and cannot follow a window that moves",
+                remedy="keep the window where it is",
+            )
+        if self._sensory is not None:
+            self._sensory = shifted(self._sensory, down, right)
+        self.memory.shift_latest(down, right)
 
     def _segment(self, features: Any, update_sensory: bool) -> Decoded:
         """What the network says of the objects that memory knows."""

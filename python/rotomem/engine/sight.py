@@ -13,7 +13,7 @@ from rotomem.engine.geometry import ShotGeometry
 from rotomem.engine.options import TrackOptions
 from rotomem.io.colour import NetworkColour, TamedPixels, tame
 from rotomem.io.plate import Plate, canvas_image
-from rotomem.types import PlateFrame
+from rotomem.types import PlateFrame, Window
 
 
 class Sight:
@@ -52,19 +52,35 @@ class Sight:
 
     def picture(self, frame: PlateFrame) -> tuple[Tensor, TamedPixels]:
         """A frame as [h, w, 3] float32 display-referred 0..1, rim included; and what had to be tamed in it."""
-        colour, canvas = self._network_colour, self.canvas
+        return self.part(frame, self.canvas, self.geometry)
+
+    def part(self, frame: PlateFrame, canvas: Window, geometry: ShotGeometry) -> tuple[Tensor, TamedPixels]:
+        """As `picture`, of a window in the place of the canvas; what lies outside of it costs nothing.
+
+        geometry   of the window
+        """
+        colour = self._network_colour
+        if canvas != self.canvas:
+            frame = _cut(frame, canvas)
         if colour.linear_input:
             # Averaging and the matrix between primaries may change places, so only the small picture is transformed.
             rgb, tamed = tame(frame.rgb)
             dtype = rgb.dtype if np.issubdtype(rgb.dtype, np.floating) else np.dtype(np.float32)
             if frame.data_window != canvas or rgb.dtype != dtype:
                 rgb = canvas_image(replace(frame, rgb=rgb), canvas, dtype=dtype)
-            small = self.geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
+            small = geometry.shrink(torch.from_numpy(np.require(rgb, requirements=["C", "W"])))
             encoded, _ = colour.apply(small.numpy())
         elif self.colour.identity:
-            small = self.geometry.shrink(torch.from_numpy(canvas_image(frame, canvas)))
+            small = geometry.shrink(torch.from_numpy(canvas_image(frame, canvas)))
             encoded, tamed = colour.apply(small.numpy())
         else:
             linear, tamed = colour.to_linear(canvas_image(frame, canvas))
-            encoded = colour.encode(self.geometry.shrink(torch.from_numpy(linear)).numpy())
-        return self.geometry.add_rim(torch.from_numpy(encoded)), tamed
+            encoded = colour.encode(geometry.shrink(torch.from_numpy(linear)).numpy())
+        return geometry.add_rim(torch.from_numpy(encoded)), tamed
+
+
+def _cut(frame: PlateFrame, window: Window) -> PlateFrame:
+    """What of a frame's pixels lies in a window."""
+    common = frame.data_window.intersect(window)
+    rows, columns = (slice(0), slice(0)) if common.empty else common.slices_in(frame.data_window)
+    return replace(frame, rgb=frame.rgb[rows, columns], alpha=None, data_window=common)

@@ -59,6 +59,8 @@ class MemoryPlan:
     latest_frame        True where the previous frame is always in memory, memorised or not
     short_term          True where the model asks for `MemoryReader.latest`: what the previous frame left is then kept
                         beside the memory, whether or not it is memorised
+    placed_keys         True where a key says where in the picture it lies: then the picture may not become another
+                        window of the plate between two frames
     memory_every        frames between two that are memorised, as published; None: only those the artist drew on
     clear_padding       True where masks are fed back without what the network saw in the padding around the picture
     slots               frames a memory of fixed size holds (STReMN), of which one is the frame the artist drew first;
@@ -79,6 +81,7 @@ class MemoryPlan:
     feedback: Literal["probabilities", "labels"] = "probabilities"
     latest_frame: bool = False
     short_term: bool = False
+    placed_keys: bool = False
     memory_every: int | None = 5
     clear_padding: bool = False
     slots: int | None = None
