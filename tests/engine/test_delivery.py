@@ -72,6 +72,20 @@ def test_track_when_only_one_is_delivered_then_it_is_what_it_was_beside_the_othe
     assert not (tmp_path / "none").exists()
 
 
+def test_track_when_a_key_changes_then_a_movie_is_made_anew_and_stills_elsewhere_stay(tmp_path, model):
+    pattern, keys = shot(tmp_path)
+    keys = [keys[0], soft_key(tmp_path, 1001), soft_key(tmp_path, 1005)]
+    given_ = dict(model=model, also="movie", neighbours=0, **FAST)
+    track(pattern, keys, tmp_path / "out", **given_)
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").iterdir()}
+    soft_key(tmp_path, 1001, r=12)
+    assert track(pattern, keys, tmp_path / "out", resume=True, **given_).status == "done"
+    after = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").iterdir()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"sh010_matte.1001.exr", "sh010_matte.1002.exr", "sh010_matte.mov"}
+    assert track(pattern, keys, tmp_path / "out", resume=True, **given_).status == "nothing to do"
+
+
 def test_write_when_groups_and_keys_overlap_in_any_way_then_no_file_adds_up_to_more_than_one(tmp_path):
     """Composed as the engine does, and read back; what the artist drew stays bit for bit."""
     size, rng = 64, np.random.default_rng(8)

@@ -820,6 +820,18 @@ def test_write_when_only_some_are_delivered_then_the_others_are_nowhere(tmp_path
     assert "'car, door'" in str(e.value.remedy)
 
 
+def test_write_when_a_movie_goes_beside_rgb_then_it_shows_the_matte(tmp_path: Path) -> None:
+    about = info()
+    settings = MatteSettings(rgb="keep", also=("movie",))
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}, settings=settings) as writer:
+        writer.write(plate_frame(about), {1: np.ones((24, 40), np.float32)}, told={"confidence": "0.5"})
+    told, _ = movie_frames(tmp_path / "sh010_matte.mov")
+    assert "rotomem/rgb" not in told["tags"] and "rotomem/confidence" not in told["tags"]  # it would be one frame's
+    assert read_header(tmp_path / "sh010_matte.1001.exr").metadata["rotomem/confidence"] == "0.5"
+    with av.open(str(tmp_path / "sh010_matte.mov")) as container:
+        assert next(container.decode(video=0)).reformat(format="rgb24").to_ndarray().min() >= 253
+
+
 @pytest.mark.parametrize(
     ("out", "more", "expected"),
     [

@@ -17,7 +17,7 @@ from pathlib import Path
 import rotomem
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot
-from rotomem.engine.provenance import Made, Provenance, text_digest
+from rotomem.engine.provenance import Provenance, text_digest
 from rotomem.engine.report import Report
 from rotomem.engine.segments import Segment, plan_segments
 from rotomem.engine.session import Session
@@ -43,7 +43,7 @@ class Survey:
     shots       the groups of objects that are tracked together, each with its keys
     segments    of each group
     absent      object -> frames on which it is declared absent
-    made        frame -> what its matte is made from; of a movie the same for all
+    made        frame -> what its matte is made from
 
     Raises any RotomemError, with what is known by then in `report`.
     """
@@ -88,11 +88,10 @@ class Survey:
         """Frames whose mattes are whole and made from the same inputs; of a movie all or none."""
         frames = self.plate.frames
         sources = [self.made[f].source for f in frames]
-        if self.movie:
-            return frozenset(frames if all(map(self.writer.is_current, frames, sources)) else ())
         with ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="rotomem-check") as pool:
             current = pool.map(self.writer.is_current, frames, sources)
-            return frozenset(f for f, whole in zip(frames, current, strict=True) if whole)
+            kept = frozenset(f for f, whole in zip(frames, current, strict=True) if whole)
+        return kept if len(kept) == len(frames) or not self.movie else frozenset()
 
     def _look_at_plate(self, plate: str | Path, out: str | Path) -> None:
         options, report = self.options, self.report
@@ -210,10 +209,8 @@ class Survey:
                 told.extend(str(path) for path in paths if str(path) not in told)
         report.settings = {**asdict(replace(options, model="")), "model": self.model.name}
         report.settings.update(asdict(self.writer.settings))
-        if self.movie:
-            source = text_digest(self.made[f].source for f in frames)
-            keys = ",".join(map(str, sorted(self.keys.by_frame)))
-            self.made = dict.fromkeys(frames, Made(keys, source))
+        keys = ",".join(map(str, sorted(self.keys.by_frame)))
+        self.writer.of_all(keys, text_digest(self.made[f].source for f in frames))
         existing = [path for frame in frames for path in self._paths(frame) if os.path.exists(path)]
         report.files_existing = len(existing)
         report.status, report.exit_code = "dry run", EXIT_OK

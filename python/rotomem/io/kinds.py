@@ -117,6 +117,9 @@ class Output(ABC):
     def is_current(self, frame: int, source: str) -> bool:
         """True where every file of `frame` is whole and made with these settings; source "" is not compared."""
 
+    def of_all(self, keys: str, source: str) -> None:  # noqa: B027
+        """What a file that spans all frames is made from, instead of what `write` and `is_current` say of each."""
+
     def close(self) -> None:  # noqa: B027
         """Finish what spans frames. May be called twice."""
 

@@ -36,7 +36,10 @@ class MatteMovies(Output):
     in_order = True
 
     def __init__(self, order: Order, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes") -> None:
+        # Beside stills it shows the matte: their RGB may be scene-linear, which no movie holds.
+        self._rgb = order.settings.rgb if kind == "mattes" else "none"
         super().__init__(order, pattern, files, kind)
+        self._all: dict[str, str] = {}
         self._movies: dict[File, MatteMovie] = {}
         self._frames: dict[File, frozenset[int]] = {}
         self._lock = threading.Lock()
@@ -51,7 +54,10 @@ class MatteMovies(Output):
         return cls(order, pattern, tuple(File((k,), ("",), name) for k, name in order.layers.items()), "movie")
 
     def recipe(self) -> Mapping[str, object]:
-        return {"rgb": self.order.settings.rgb}
+        return {"rgb": self._rgb}
+
+    def of_all(self, keys: str, source: str) -> None:
+        self._all = {"keys": keys, "source": source}
 
     def refuse(self, frame: int, source: Path | None) -> None:
         for path in self.paths(frame):
@@ -60,7 +66,7 @@ class MatteMovies(Output):
                 MatteMovie.refuse_foreign_movie(path)
 
     def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
-        info, rgb = self.order.info, self.order.settings.rgb
+        info = self.order.info
         window = info.display_window
         for file in self.files:
             path = self.path(frame.frame, file)
@@ -69,27 +75,28 @@ class MatteMovies(Output):
             with self._lock:
                 movie = self._movies.get(file)
                 if movie is None:
-                    attributes = self.attributes(file, told)
-                    if rgb != "none":
-                        attributes["rotomem/rgb"] = RGB_TOLD[rgb]
+                    first = {k: told[k] for k in ("keys", "source") if k in told}  # what else it says is of one frame
+                    attributes = self.attributes(file, self._all or first)
+                    if self._rgb != "none":
+                        attributes["rotomem/rgb"] = RGB_TOLD[self._rgb]
                     movie = MatteMovie(path, frame, info, attributes, replace_foreign=self.order.replace_foreign)
                     self._movies[file] = movie
                 movie.add(frame, plane, self._colour(frame, plane))
 
     def _colour(self, frame: PlateFrame, matte: Alpha) -> NDArray[np.float32] | None:
-        rgb = self.order.settings.rgb
-        if rgb == "none":
+        if self._rgb == "none":
             return None
         plate = plate_on(frame, self.order.info.display_window)
-        if rgb == "premult":
+        if self._rgb == "premult":
             return premultiplied(plate, matte)
-        if rgb == "keep":
+        if self._rgb == "keep":
             return unit(plate)
         assert self.order.foreground is not None  # MatteWriter has seen to it
         return self.order.foreground(unit(plate), matte)
 
     def is_current(self, frame: int, source: str) -> bool:
         """Cost: the decoding of the movie, once for all frames."""
+        source = self._all.get("source", source)
         with self._lock:
             for file in self.files:
                 if file not in self._frames:

@@ -261,6 +261,11 @@ class MatteWriter:
         """The same by what they are: "mattes", and the kinds of settings.also."""
         return {output.kind: output.paths(frame) for output in self._outputs}
 
+    def of_all(self, keys: str, source: str) -> None:
+        """Say what all frames together are made from: a movie's `rotomem/keys` and `rotomem/source`."""
+        for output in self._outputs:
+            output.of_all(keys, source)
+
     # Writing --------------------------------------------------------------------------------------------------------
 
     def refuse(self, frame: int, source: Path | None = None) -> None:
@@ -287,7 +292,7 @@ class MatteWriter:
                  values outside 0..1 are clamped, NaN becomes 0
         keys     the key frames this matte was made from, for `rotomem/keys`; "" leaves what provenance says
         source   which plate pixels it was made from, for `rotomem/source`: what `is_current` compares; of a movie
-                 the same for every frame
+                 the same for every frame, unless `of_all` was called
         told     more attributes of this frame, by name without `rotomem/`; stills only show their own
 
         What `is_current` has found whole with the same `source` is left as it is.
