@@ -23,6 +23,7 @@ def test_write_when_packed_then_four_to_a_file_in_their_order(tmp_path: Path, fo
     with MatteWriter(tmp_path, info=about, objects=objects, settings=settings) as writer:
         writer.write(plate_frame(about), planes)
         assert writer.is_current(1001)
+    assert writer.notes[-2:] == ("packed: R hero, G car door, B c, A d", "packed2: R e")
     packed = writer.paths_by_kind(1001)["packed"]
     assert [p.name for p in packed] == [f"sh010_packed.1001.{format}", f"sh010_packed2.1001.{format}"]
     for path, numbers, channels in ((packed[0], (1, 2, 3, 4), "RGBA"), (packed[1], (5,), "RGB")):

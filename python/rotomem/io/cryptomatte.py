@@ -101,7 +101,11 @@ class CryptomatteStills(Stills):
                 raise UsageError(f"'{other}' and '{name}' have the same Cryptomatte id", remedy="rename one of them")
         ids = tuple(f"{name_id(name):08x}" for name in mattes.order.objects.values())
         pattern = mattes.pattern.beside("crypto", ".exr", padding=mattes.stills_padding)
-        return cls(mattes.order, pattern, (File(tuple(mattes.order.objects), ids),), "crypto")
+        output = cls(mattes.order, pattern, (File(tuple(mattes.order.objects), ids),), "crypto")
+        if commas := [name for name in mattes.order.objects.values() if "," in name]:
+            told = f"Cryptomatte nodes take a comma for the end of a name: pick {', '.join(commas)} by eye"
+            output.notes = (told,)
+        return output
 
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
         window, objects = frame.data_window, self.order.objects

@@ -74,7 +74,10 @@ class Output(ABC):
 
     kind       its name, "mattes" for the mattes themselves
     in_order   frames must be written in ascending order
+    notes      sentences worth telling once
     """
+
+    notes: tuple[str, ...] = ()
 
     in_order: ClassVar[bool] = False
 

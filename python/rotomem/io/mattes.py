@@ -194,10 +194,8 @@ class MatteWriter:
             for number, name in self.objects.items()
             if self.layers[number] != name and len(self.objects) > 1
         ]
-        if "crypto" in self.settings.also and (names := [name for name in self.objects.values() if "," in name]):
-            notes.append(f"Cryptomatte nodes take a comma for the end of a name: pick {', '.join(names)} by eye")
         self._outputs = self._make_outputs(out, order, notes)
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.notes = (*notes, *(note for output in self._outputs for note in output.notes))
         self.in_order = any(output.in_order for output in self._outputs)
         self._refuse_same_names()
         self._lock = threading.Lock()

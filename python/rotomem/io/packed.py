@@ -32,7 +32,14 @@ class PackedStills(Stills):
         files = tuple(File(p, CHANNELS[: len(p)], label) for p, label in zip(packs, labels, strict=True))
         suffix = ".png" if mattes.order.settings.format == "png" else ".exr"
         pattern = mattes.pattern.beside(OBJECT_TOKEN, suffix, padding=mattes.stills_padding)
-        return cls(mattes.order, pattern, files, "packed")
+        output = cls(mattes.order, pattern, files, "packed")
+        output.notes = tuple(f"{file.label}: {output.told(file)}" for file in files)
+        return output
+
+    def told(self, file: File) -> str:
+        """What is where in a file: `R hero, G car`."""
+        held = zip(file.places, file.objects, strict=True)
+        return ", ".join(f"{channel} {self.order.objects[number]}" for channel, number in held)
 
     def recipe(self) -> Mapping[str, object]:
         settings = self.order.settings
