@@ -52,7 +52,7 @@ bench: setup
 	$(BIN)/rotomem bench $(BENCH)
 
 lint: setup
-	$(BIN)/ruff check python kernels tests
+	$(BIN)/ruff check python kernels tests host_integrations
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -89,7 +89,7 @@ class Worker:
             def progress(now: Any) -> None:
                 said = {"event": "progress", "id": job.id, **asdict(now)}
                 if now.doing == "track":
-                    said["files"] = [str(path) for path in shot.writer.paths(now.frame)]
+                    said["files"] = [str(path) for path in shot.survey.writer.paths(now.frame)]
                 self._send(said)
 
             report = shot.run(progress=progress, cancel=job.cancel)
