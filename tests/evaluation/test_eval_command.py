@@ -251,3 +251,18 @@ def test_eval_when_clips_are_composed_then_the_same_seed_gives_the_same_figures(
     first, again, other = (measured("thin", seed) for seed in ("1", "1", "2"))
     assert first["matte"] == again["matte"] and first["bicubic"] == again["bicubic"]
     assert first["matte"] != other["matte"] and measured("motion_blur", "1")["matte"] != first["matte"]
+
+
+def test_eval_when_numbers_of_keys_are_asked_then_a_table_each_on_the_same_frames(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    assert main(["eval", str(data), "--keys", "1,3", "--size", "32", "--json", str(report)]) == 0
+    one, three = json.loads(report.read_text())
+    assert (one["keys"], three["keys"]) == (1, 3)
+    for fewer, more in zip(one["sequences"], three["sequences"], strict=True):
+        assert more["steps"] > fewer["steps"]
+        assert {o["frames"] for o in fewer["per_object"] + more["per_object"]} == {1}
+    assert "keys 3" in capsys.readouterr().out
+    assert main(["eval", str(data), "--keys", "2", "--flip"]) == 2
+    assert "--flip is not measured with --keys" in capsys.readouterr().err

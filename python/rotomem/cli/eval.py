@@ -36,7 +36,7 @@ _Score = TypeVar("_Score")
 
 _GENERATED = ("motion_blur", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
-_OF_LABELS = ("out", "all_frames", "flicker", "protocol")
+_OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys")
 """Options that change nothing where mattes are measured; their flicker always is."""
 _SOURCES = 160
 """Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
@@ -92,6 +92,13 @@ def add_parser(subparsers: SubParsers) -> None:
         action="store_true",
         help="track through every frame of JPEGImages_all_frames; count and write those of JPEGImages",
     )
+    data.add_argument(
+        "--keys",
+        type=_keys,
+        metavar="N[,N...]",
+        help="true masks on N frames, evenly spread (1: the first; 2: the first and the last; ...), tracked both "
+        "ways as track does; key frames do not count, nor do those of the other numbers given",
+    )
     data.add_argument("--limit", type=int, metavar="N", help="only the first N frames of each sequence")
     data.add_argument(
         "--flicker", action="store_true", help="also how steady probabilities are along the picture's motion; slower"
@@ -127,7 +134,6 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     import rotomem
-    from rotomem.engine.report import peak_memory_bytes
     from rotomem.evaluation import figures
     from rotomem.evaluation.alpha_clips import find_alpha_clips
     from rotomem.evaluation.davis import find_sequences
@@ -149,11 +155,28 @@ def run(args: argparse.Namespace) -> int:
     if clips:
         mattes, failed = _each(clips, lambda clip: _run_clip(args, model, clip, console), console)
         measured = figures.alpha_as_dict(mattes)
+    elif args.keys:
+        return _run_keyed(args, model, sequences, console, started)
     else:
         labels, failed = _each(sequences, lambda one: _run_sequence(args, model, one, console), console)
         measured = figures.as_dict(labels)
-    code = EXIT_PARTLY if failed else EXIT_OK
-    report = {
+    report = _report(args, model, measured, failed, started)
+    _write_json(args, report)
+    if args.json != "-":
+        (print_alpha_table if clips else print_table)(report, sys.stdout)
+    return EXIT_PARTLY if failed else EXIT_OK
+
+
+def _report(
+    args: argparse.Namespace, model: VOSModel, measured: dict[str, Any], failed: dict[str, str], started: float
+) -> dict[str, Any]:
+    """What was measured, and how."""
+    import torch
+
+    import rotomem
+    from rotomem.engine.report import peak_memory_bytes
+
+    return {
         "version": rotomem.__version__,
         "model": model.name,
         "weights": model.weights_hash,
@@ -173,17 +196,56 @@ def run(args: argparse.Namespace) -> int:
         "failed": failed,
         **measured,
     }
-    if args.json:
-        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        if args.json == "-":
-            print(text)
-            return code
-        try:
-            Path(args.json).write_text(text + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write the report: {error.strerror}", path=args.json) from None
-    (print_alpha_table if clips else print_table)(report, sys.stdout)
-    return code
+
+
+def _write_json(args: argparse.Namespace, report: Any) -> None:
+    if not args.json:
+        return
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    if args.json == "-":
+        print(text)
+        return
+    try:
+        Path(args.json).write_text(text + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write the report: {error.strerror}", path=args.json) from None
+
+
+def _run_keyed(
+    args: argparse.Namespace, model: VOSModel, sequences: Sequence[VideoSequence], console: Console, started: float
+) -> int:
+    """Measure with every number of keys asked for, on the same frames; a table and a report each."""
+    from rotomem.engine.session import Session
+    from rotomem.evaluation import davis, figures, keyed
+
+    def session() -> Session:
+        return Session(model, mem_every=args.mem_every, depth=args.depth, size=args.size)
+
+    def measure(count: int, sequence: VideoSequence) -> SequenceScore:
+        length = min(len(sequence.images), args.limit or len(sequence.images))
+        annotated = sorted(f for f in sequence.annotations if f < length)
+        score = keyed.run_keyed(
+            sequence,
+            session,
+            count,
+            skip={f for n in args.keys for f in keyed.spread(n, annotated)},
+            limit=args.limit,
+            on_step=lambda frame: _say_where(console, sequence.name, frame, length),
+        )
+        s = davis.summarise([score])
+        said = f"{score.name}, keys {count}: J&F {s.jf:.3f}  J {s.j.mean:.3f}  F {s.f.mean:.3f}"
+        _say_done(console, f"{said}  {score.cost.fps:.1f} fps")
+        return score
+
+    reports = []
+    for count in args.keys:
+        scores, failed = _each(sequences, partial(measure, count), console)
+        report = {**_report(args, model, figures.as_dict(scores), failed, started), "keys": count}
+        reports.append(report)
+        if args.json != "-":
+            print_table(report, sys.stdout)
+    _write_json(args, reports)
+    return EXIT_PARTLY if any(report["failed"] for report in reports) else EXIT_OK
 
 
 def _each(
@@ -219,7 +281,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.generated:
         _refuse(args, (*_OF_LABELS, "sequences"), "not about composed clips")
     if args.table:
-        _refuse(args, ("flicker", "protocol", "sequences"), "not about a paper's table")
+        _refuse(args, ("flicker", "protocol", "sequences", "keys"), "not about a paper's table")
+    if args.keys:
+        _refuse(args, ("out", "all_frames", "flicker", "multi_scale", "flip"), "not measured with --keys")
     if args.generated and (args.clips < 1 or args.frames < 2 or not args.size):
         raise UsageError(
             f"{args.clips} clips of {args.frames} frames at {args.size or 'full size'}",
@@ -367,6 +431,16 @@ def _size(text: str) -> int | None:
     if size < 0:
         raise argparse.ArgumentTypeError("a size is 0 or more")
     return size or None
+
+
+def _keys(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError("keys are numbers of 1 or more, with commas between")
+    return list(dict.fromkeys(counts))
 
 
 def _sizes(text: str) -> list[int]:

@@ -76,8 +76,9 @@ def _print(
 
     seen_at = "+".join(map(str, report["multi_scale"] or [report["size"] or "full size"]))
     mirrored = ", mirrored too" if report["flip"] else ""
+    keys = f", keys {report['keys']}" if "keys" in report else ""
     table = Table(
-        title=f"{report['model']} ({report['weights'] or 'random weights'}) at {seen_at}{mirrored}",
+        title=f"{report['model']} ({report['weights'] or 'random weights'}) at {seen_at}{mirrored}{keys}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -226,7 +226,7 @@ def run_sequence(
     Raises ShapeError where an annotation is not of its picture's size; PlateError for a file that cannot be read.
     """
     images = sequence.images[:limit]
-    truth = _Truth(sequence)
+    truth = Truth(sequence)
     gauge = Gauge()
     objects: dict[ObjectId, _Tally] = {}
     steadiness = _Steadiness(objects) if flicker else None
@@ -411,7 +411,7 @@ def write_overlay(path: Path, picture: NDArray[np.float32], labels: Labels) -> N
         raise PlateError(f"cannot write the overlay: {image.geterror()}", path=path)
 
 
-class _Truth:
+class Truth:
     """Annotations of a sequence: masks of 0 and 255 are one object, and so are all objects where DAVIS 2016 asks."""
 
     def __init__(self, sequence: VideoSequence) -> None:
