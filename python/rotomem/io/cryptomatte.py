@@ -63,12 +63,15 @@ def encode(planes: Sequence[Alpha], ids: Sequence[int], *, ranks: int = RANKS) -
     as_floats = np.array(ids, np.uint32).view(np.float32)
     result = np.zeros((height, width, 2 * ranks), np.float32)
     for top in range(0, height, _ROWS):
-        strip, target = np.stack([plane[top : top + _ROWS] for plane in planes]), result[top : top + _ROWS]
+        columns = np.flatnonzero(np.any([plane[top : top + _ROWS].any(axis=0) for plane in planes], axis=0))
+        if not columns.size:
+            continue
+        box = slice(top, top + _ROWS), slice(columns[0], columns[-1] + 1)
+        strip, target = np.stack([plane[box] for plane in planes]), result[box]
         count = np.count_nonzero(strip, axis=0)
-        one = count == 1
+        one, several = count == 1, count > 1
         target[one, 0] = as_floats[strip.argmax(axis=0)[one]]
         target[one, 1] = strip.max(axis=0)[one]
-        several = count > 1
         target[several] = _by_coverage(strip[:, several].T, as_floats, ranks)
     return result
 
