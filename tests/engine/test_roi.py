@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotomem.engine.roi import Region, extent, fixed_region, plan_region, scout_size
+from rotomem.engine.roi import Region, extent, fixed_region, moved, plan_region, scout_size
 from rotomem.errors import UsageError
 from rotomem.types import Window
 
@@ -83,7 +83,7 @@ def test_plan_when_the_object_walks_then_the_window_moves_by_whole_elements_and_
     region = planned(walking)
     assert 2 <= region.moves <= 15
     for f in range(1, 100):
-        down, right = region.moved(f - 1, f)
+        down, right = moved(region.windows[f - 1], region.windows[f], (region.geometry.h, region.geometry.w), 16)
         assert down == 0
         assert region.windows[f].x0 - region.windows[f - 1].x0 == 16 * right
 
@@ -130,14 +130,14 @@ def test_plan_when_objects_are_anywhere_then_windows_hold_them_on_the_canvas(
 
 
 def test_fixed_when_it_reaches_beyond_the_plate_then_only_what_lies_on_it() -> None:
-    region = fixed_region([1, 2], Window.parse("1000x600+3400+100"), UHD, size=None, stride=16)
+    region = fixed_region([1, 2], Window.parse("1000x600+3400+100"), UHD, size=None)
     assert region.windows == {1: Window(3400, 100, 3840, 700), 2: Window(3400, 100, 3840, 700)}
-    assert fixed_region([1], Window.parse("1920x1080+0+0"), UHD, size=480, stride=16).geometry.h == 480
+    assert fixed_region([1], Window.parse("1920x1080+0+0"), UHD, size=480).geometry.h == 480
 
 
 def test_fixed_when_it_misses_the_plate_then_said() -> None:
     with pytest.raises(UsageError, match=r"100x100\+5000\+0 lies outside"):
-        fixed_region([1], Window.parse("100x100+5000+0"), UHD, size=480, stride=16)
+        fixed_region([1], Window.parse("100x100+5000+0"), UHD, size=480)
 
 
 @pytest.mark.parametrize("text", ["", "auto", "10x10", "0x10+0+0", "10x10+0+0+0", "ax10+1+1"])

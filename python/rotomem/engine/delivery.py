@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from rotomem.engine.blend import Mattes, beside, within_one
@@ -60,13 +61,16 @@ class Enlarge:
     reach = 0
     pixels = False
 
-    def __init__(self, geometry: ShotGeometry) -> None:
-        self._geometry = geometry
-
     def finish(self, frames: Sequence[StoredFrame], at: int, footage: PlateFootage, seen: Seen) -> Mattes:
         """See Finish."""
-        mattes = frames[at].mattes
-        return {number: self._geometry.enlarge(torch.from_numpy(matte)).numpy() for number, matte in mattes.items()}
+        stored, canvas = frames[at], footage.canvas
+        geometry = ShotGeometry(stored.window.height, stored.window.width, *stored.size)
+        mattes: Mattes = {}
+        for number, matte in stored.mattes.items():
+            whole = np.zeros((canvas.height, canvas.width), np.float32)
+            whole[stored.window.slices_in(canvas)] = geometry.enlarge(torch.from_numpy(matte)).numpy()
+            mattes[number] = whole
+        return mattes
 
 
 class Delivery:

@@ -10,13 +10,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rotomem.engine.geometry import ShotGeometry
 from rotomem.engine.pipeline import Clock, read_ahead
+from rotomem.engine.roi import Region
 from rotomem.engine.session import Session
 from rotomem.engine.sight import Sight
 from rotomem.io.colour import TamedPixels
@@ -34,10 +37,14 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame of the plate with what the network wants to see of it, [h, w, 3] with the rim, or None."""
+    """A frame of the plate with what the network wants to see of it, [h, w, 3] with the rim, or None.
+
+    window   what the picture shows of the canvas
+    """
 
     plate: PlateFrame
     picture: Tensor | None
+    window: Window
 
 
 class PlateFootage:
@@ -64,7 +71,7 @@ class PlateFootage:
         on_step: Callable[[int], None],
     ) -> None:
         self.plate, self.sight, self.geometry = plate, sight, sight.geometry
-        self.window: Window = plate.info.canvas
+        self.canvas: Window = plate.info.canvas
         self.size = (self.geometry.h, self.geometry.w)
         self.tamed: dict[int, TamedPixels] = {}
         self._drawn, self._new_session, self._pixels = drawn, session, pixels
@@ -79,6 +86,14 @@ class PlateFootage:
         self._sessions.append(session := self._new_session())
         return session
 
+    def window(self, frame: int) -> Window:
+        """See Footage."""
+        return self.canvas
+
+    def within(self, region: Region) -> WindowFootage:
+        """The same frames, of each the window that a region has there."""
+        return WindowFootage(self, region)
+
     def masks(self, key: KeyMask) -> Tensor:
         """See Footage."""
         return self.geometry.masks(torch.from_numpy(key.alpha))
@@ -87,11 +102,14 @@ class PlateFootage:
         """See Footage."""
         return self.geometry.cut_rim(probabilities)
 
-    def pictures(self, frames: Sequence[int]) -> Generator[tuple[int, Tensor | None], None, None]:
-        """See Footage."""
+    def pictures(
+        self, frames: Sequence[int], region: Region | None = None
+    ) -> Generator[tuple[int, Tensor | None], None, None]:
+        """See Footage; of a region its windows."""
         # One decoder reads a movie, and only in order does it not seek.
         threads = 1 if self.plate.info.kind == "movie" else _READ_THREADS
-        ready = read_ahead(frames, self.see, ahead=_READ_AHEAD, threads=threads)
+        see = self.see if region is None else partial(self.see, region=region)
+        ready = read_ahead(frames, see, ahead=_READ_AHEAD, threads=threads)
         try:
             for seen in ready:
                 with self._lock:
@@ -109,19 +127,32 @@ class PlateFootage:
             seen = self._latest.get(frame)
         return seen if seen is not None else self.see(frame)
 
-    def see(self, frame: int) -> Seen:
+    def picture(self, seen: Seen, window: Window, size: tuple[int, int]) -> Tensor | None:
+        """What the network saw of a window, [h, w, 3] without the rim.
+
+        A frame that was seen otherwise meanwhile (by a scout, for another group of objects) is looked at again.
+        """
+        if seen.picture is None:
+            return None
+        inner = self.geometry.cut_rim(seen.picture.permute(2, 0, 1)).permute(1, 2, 0)
+        if seen.window == window and tuple(inner.shape[:2]) == size:
+            return inner
+        return self.sight.part(seen.plate, window, ShotGeometry(window.height, window.width, *size))[0]
+
+    def see(self, frame: int, region: Region | None = None) -> Seen:
         """A frame of the plate, through the network's eyes."""
+        window = self.canvas if region is None else region.windows[frame]
         with self._clock.busy("read"):
             plate = self.plate.read(frame)
         picture = None
         # A frame that is not there teaches the memory nothing, unless the artist drew on it.
         if plate.source_frame is not None or frame in self._drawn:
             with self._clock.busy("colour"):
-                picture, tamed = self.sight.picture(plate)
+                picture, tamed = self.sight.part(plate, window, self.geometry if region is None else region.geometry)
             if tamed:
                 with self._lock:
                     self.tamed[frame] = tamed
-        return Seen(plate if self._pixels else _without_pixels(plate), picture)
+        return Seen(plate if self._pixels else _without_pixels(plate), picture, window)
 
     def tell_seconds(self) -> None:
         """Bring the clock up to date about the sessions."""
@@ -129,6 +160,35 @@ class PlateFootage:
             for stage, seconds in session.timings.items():
                 self._clock.add("memory_read" if stage == "memory_read" else "network", seconds)
         self._sessions = []
+
+
+class WindowFootage:
+    """A region of a plate's footage; see `passes.Footage`. The network's pictures are made of the windows alone."""
+
+    def __init__(self, whole: PlateFootage, region: Region) -> None:
+        self._whole, self.region = whole, region
+        self.size = (region.geometry.h, region.geometry.w)
+
+    def window(self, frame: int) -> Window:
+        """See Footage."""
+        return self.region.windows[frame]
+
+    def session(self) -> Session:
+        """See Footage."""
+        return self._whole.session()
+
+    def pictures(self, frames: Sequence[int]) -> Generator[tuple[int, Tensor | None], None, None]:
+        """See Footage."""
+        return self._whole.pictures(frames, self.region)
+
+    def masks(self, key: KeyMask) -> Tensor:
+        """See Footage."""
+        rows, columns = self.window(key.frame).slices_in(self._whole.canvas)
+        return self.region.geometry.masks(torch.from_numpy(np.ascontiguousarray(key.alpha[:, rows, columns])))
+
+    def mattes(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See Footage."""
+        return self.region.geometry.cut_rim(probabilities)
 
 
 def _without_pixels(frame: PlateFrame) -> PlateFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotomem.errors import UsageError
+from rotomem.types import Window
 
 if TYPE_CHECKING:
     from rotomem.io.colour import ColourDecision
@@ -121,6 +122,8 @@ class TrackOptions:
         model          name, checkpoint file, or a loaded model
         device, dtype  as `load_model` has them; not looked at where a model is given
         size           shorter side of the network picture in square pixels; None: the plate's own size
+        roi            region of interest: "off", "auto" (a window that follows the objects, where that shows them
+                       finer), or one in plate pixels, "1200x800+640+210"; outside of it objects are nowhere
         rim            pixels of replicated border around the network picture, for objects cut by the frame
         model_depth    layers that run, of a model that has a choice (AOST); None: all
     Session            as `Session` has them
@@ -151,6 +154,7 @@ class TrackOptions:
     device: str = "auto"
     dtype: str = "auto"
     size: int | None = DEFAULT_SIZE
+    roi: str = "off"
     rim: int = 0
     model_depth: int | None = None
     mem_every: int | str | None = MODEL
@@ -190,6 +194,8 @@ class TrackOptions:
             raise UsageError(f"direction is '{self.direction}'", remedy=f"use one of {', '.join(DIRECTIONS)}")
         if self.neighbours < 0:
             raise UsageError(f"neighbours is {self.neighbours}", remedy="give 0 or more")
+        if self.roi not in ("off", "auto"):
+            Window.parse(self.roi)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
 

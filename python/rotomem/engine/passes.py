@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.engine.blend import Mattes, blend, share_forward
+from rotomem.engine.roi import moved
 from rotomem.engine.segments import Segment, Timeline
 from rotomem.engine.session import Session
 from rotomem.engine.store import SegmentStore, StoredFrame
@@ -29,15 +30,15 @@ Picture = NDArray[np.float32] | Tensor
 class Footage(Protocol):
     """A shot as the passes see it: a plate on disk, or pictures in memory.
 
-    window   the canvas
     size     (h, w) of the mattes that `mattes` gives
     """
 
     @property
-    def window(self) -> Window: ...
-
-    @property
     def size(self) -> tuple[int, int]: ...
+
+    def window(self, frame: int) -> Window:
+        """What is seen of the canvas on a frame; of one size on all of them."""
+        ...
 
     def session(self) -> Session:
         """A fresh one."""
@@ -149,6 +150,7 @@ def plan_pass(shot: Shot, segment: Segment, needed: Collection[int], *, forward:
 def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, Mattes], None, None]:
     """The frames of a pass in its order, with what it says of each; nothing of one without a picture."""
     session = footage.session()
+    window: Window | None = None
     with closing(footage.pictures((*plan.primed, *plan.frames))) as pictures:
         for i, (frame, picture) in enumerate(pictures):
             key = shot.keys.get(frame)
@@ -160,6 +162,9 @@ def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, M
             if picture is None:
                 yield frame, {}
                 continue
+            before, window = window, footage.window(frame)
+            if before is not None:
+                session.shift(*moved(before, window, footage.size, session.model.plan.stride))
             absent, last = plan.absent[frame], i + 1 == len(plan.primed) + len(plan.frames)
             if key is None:
                 probabilities = session.step(picture, absent=absent, last=last)
@@ -190,7 +195,7 @@ def track_segment(
     behind = {f for f, share in shares.items() if any(s < 1 for s in share.values())}
 
     def keep(frame: int, there: Mattes, back: Mattes) -> StoredFrame:
-        return StoredFrame.of(frame, blend(there, back, shares[frame]), footage.window, footage.size)
+        return StoredFrame.of(frame, blend(there, back, shares[frame]), footage.window(frame), footage.size)
 
     for frame in sorted(set(shares) - ahead - behind):
         yield keep(frame, {}, {})
@@ -201,7 +206,7 @@ def track_segment(
             with closing(run_pass(backward, shot, footage)) as told:
                 for frame, mattes in told:
                     if frame in ahead and frame in behind:
-                        waiting.put(StoredFrame.of(frame, mattes, footage.window, footage.size))
+                        waiting.put(StoredFrame.of(frame, mattes, footage.window(frame), footage.size))
                     elif frame in behind:
                         yield keep(frame, {}, mattes)
         if forward is not None:

@@ -38,6 +38,7 @@ class Provenance:
     common     what all segments share, by name: model, settings, colour, ...
     shots      groups of objects, and `segments` of each
     absent     object -> frames on which it is declared absent
+    whole      whether every frame of a segment depends on all of its frames, in one direction too
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Provenance:
         *,
         direction: str,
         absent: Mapping[ObjectId, Collection[int]],
+        whole: bool,
     ) -> None:
-        self._plate = plate
+        self._plate, self._whole = plate, whole
         self._common, self._direction, self._absent = dict(common), direction, absent
         self._shots, self._segments = shots, segments
         self._files: dict[int, str] = {}
@@ -99,7 +101,7 @@ class Provenance:
 
     def _sources(self, group: int, segment: Segment) -> dict[int, str]:
         one_way = (segment.left is None) != (segment.right is None) or self._direction != "both"
-        if segment.inner or not one_way:
+        if segment.inner or not one_way or self._whole:
             return dict.fromkeys(segment.frames, store.digest(self.inputs(group, segment)))
         forward = self._direction != "backward" and segment.left is not None
         frames = segment.frames if forward else tuple(reversed(segment.frames))

@@ -23,6 +23,9 @@ from rotomem.engine.geometry import ShotGeometry, fit
 from rotomem.errors import UsageError
 from rotomem.types import Window
 
+OFF, AUTO = "off", "auto"
+"""What may stand in the place of a window: the whole canvas; windows that follow the objects."""
+
 _MARGIN = 0.25  # of the objects' mean side, all around them at their largest
 _LEAST = 12  # elements along a window's side: the network wants surroundings
 _FINER = 1.25  # times the resolution of the whole frame: for less than that a window is not worth its scout
@@ -39,28 +42,30 @@ class Region:
 
     windows    frame -> window on the plate's canvas; all of one size
     geometry   of a window and its network picture
-    stride     of the model
     """
 
     windows: Mapping[int, Window]
     geometry: ShotGeometry
-    stride: int
-
-    def moved(self, before: int, after: int) -> tuple[int, int]:
-        """(down, right) that the window moves between two frames, in elements of the feature map.
-
-        Exact but where a window lies against the far edge of a canvas that is no multiple of an element.
-        """
-        old, new, g = self.windows[before], self.windows[after], self.geometry
-        down = (new.y0 - old.y0) * g.h / (g.height * self.stride)
-        right = (new.x0 - old.x0) * g.w / (g.width * self.stride)
-        return round(down), round(right)
 
     @property
     def moves(self) -> int:
         """How often the window moves."""
         order = [self.windows[f] for f in sorted(self.windows)]
         return sum(a != b for a, b in pairwise(order))
+
+
+def moved(old: Window, new: Window, size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(down, right) between two windows of one size, in elements of the feature map.
+
+    size      (h, w) of the network picture of a window
+    stride    of the model
+
+    Whole numbers but where a window lies against the far edge of a canvas that is no multiple of an element; there
+    the nearest.
+    """
+    down = (new.y0 - old.y0) * size[0] / (old.height * stride)
+    right = (new.x0 - old.x0) * size[1] / (old.width * stride)
+    return round(down), round(right)
 
 
 def extent(mattes: Iterable[NDArray[np.float32]], window: Window, *, drawn: bool = False) -> Window | None:
@@ -145,7 +150,7 @@ def plan_region(
         return None
     geometry = ShotGeometry(h, w, max(round(h * stride / cell[1]), 1), max(round(w * stride / cell[0]), 1), rim)
     places = _follow(extents, canvas, (w, h), cell, around)
-    return Region({f: Window(x, y, x + w, y + h) for f, (x, y) in places.items()}, geometry, stride)
+    return Region({f: Window(x, y, x + w, y + h) for f, (x, y) in places.items()}, geometry)
 
 
 def fixed_region(
@@ -154,7 +159,6 @@ def fixed_region(
     canvas: Window,
     *,
     size: int | None,
-    stride: int,
     pixel_aspect: float = 1.0,
     rim: int = 0,
 ) -> Region:
@@ -166,7 +170,7 @@ def fixed_region(
             remedy=f"give a window that overlaps {canvas}, as WIDTHxHEIGHT+X+Y",
         )
     geometry = ShotGeometry.of(inside.height, inside.width, size=size, pixel_aspect=pixel_aspect, rim=rim)
-    return Region(dict.fromkeys(frames, inside), geometry, stride)
+    return Region(dict.fromkeys(frames, inside), geometry)
 
 
 def _elements(pixels: float, cell: int) -> int:

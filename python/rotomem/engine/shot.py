@@ -28,6 +28,8 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import track_segment
 from rotomem.engine.pipeline import Clock
 from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
+from rotomem.engine.roi import OFF
+from rotomem.engine.scout import choose_region
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import SegmentStore, digest
 from rotomem.engine.survey import Survey
@@ -129,7 +131,8 @@ class ShotRun:
             self.survey.sight,
             drawn=self.survey.keys.by_frame,
             session=self.survey.session,
-            pixels=options.rgb != "none",
+            # A frame that another window of it was seen of is looked at again.
+            pixels=options.rgb != "none" or options.roi != OFF,
             reach=0,
             clock=self._clock,
             on_step=self._advance,
@@ -193,7 +196,7 @@ class ShotRun:
             delivery = self._delivery = Delivery(
                 survey.writer,
                 self.footage,
-                Enlarge(survey.geometry),
+                Enlarge(),
                 self._clock,
                 shots=survey.shots,
                 segments=survey.segments,
@@ -244,14 +247,12 @@ class ShotRun:
                 return
             needed = set(segment.frames)
         writer = stack.enter_context(store.begin(name, inputs))
-        frames = track_segment(
-            survey.shots[group],
-            segment,
-            self.footage,
-            scratch,
-            direction=survey.options.direction,
-            wanted=needed,
-        )
+        shot, options = survey.shots[group], survey.options
+        region, told = choose_region(shot, segment, self.footage, scratch, options, survey.model.plan)
+        if told:
+            self.report.notes.append(told)
+        footage = self.footage if region is None else self.footage.within(region)
+        frames = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
         for stored in frames:
             writer.put(stored)
             delivery.arrived(group, stored.frame, writer)

@@ -19,6 +19,7 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot
 from rotomem.engine.provenance import Provenance, text_digest
 from rotomem.engine.report import Report
+from rotomem.engine.roi import AUTO, OFF
 from rotomem.engine.segments import Segment, plan_segments
 from rotomem.engine.session import Session
 from rotomem.engine.sight import Sight
@@ -161,6 +162,8 @@ class Survey:
             self.segments,
             direction=options.direction,
             absent=self.absent,
+            # A window that follows the objects is planned from all frames.
+            whole=options.roi == AUTO,
         )
         self.made = self.provenance.made()
 
@@ -178,7 +181,9 @@ class Survey:
             "dtype": self.report.dtype,
             # Not as it was spelled: a folder and a pattern may mean the same files.
             "plate_name": info.stem + Path(info.first_file).suffix,
-            "network": f"{w}x{h}" + (f" rim {options.rim}" if options.rim else ""),
+            "network": f"{w}x{h}"
+            + (f" rim {options.rim}" if options.rim else "")
+            + (f" roi {options.roi}" if options.roi != OFF else ""),
             "session": " ".join(f"{k}={v}" for k, v in session.items()),
         }
         told.update({k.removeprefix("rotomem/"): v for k, v in self.colour.as_metadata().items()})
