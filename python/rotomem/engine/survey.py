@@ -124,7 +124,7 @@ class Survey:
                 f"groups hold objects {sorted(listed)}, the keys speak for {sorted(spoken_for)}",
                 remedy="name each object in one group",
             )
-        self.absent = _absences(self.options.absent, self.names)
+        self.absent = absences(self.options.absent, self.names)
         self.shots = [Shot.of(group, self.keys.by_frame, self.absent) for group in together if group]
         self.segments: list[tuple[Segment, ...]] = [
             plan_segments(
@@ -251,7 +251,7 @@ class Survey:
         return tuple(dict.fromkeys(self.writer.paths(frame)))
 
 
-def _absences(texts: Sequence[str], names: Mapping[ObjectId, str]) -> dict[ObjectId, frozenset[int]]:
+def absences(texts: Sequence[str], names: Mapping[ObjectId, str]) -> dict[ObjectId, frozenset[int]]:
     """Object -> frames on which it is declared absent, of texts such as `hero@1020-1030`."""
     numbers = {name: number for number, name in names.items()}
     absent: dict[ObjectId, frozenset[int]] = {}
