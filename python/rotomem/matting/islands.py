@@ -41,6 +41,14 @@ class Islands:
         self.at_border = np.zeros(count, bool)
         self.at_border[self._part[(row == 0) | (row == h - 1) | (start == 0) | (end == w)]] = True
 
+    def touched(self, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which parts [N] hold a pixel of `marks` [h, w]."""
+        row, start, end = self._runs
+        before = np.pad(np.cumsum(marks, axis=1), ((0, 0), (1, 0)))
+        touched = np.zeros(self.sizes.size, bool)
+        touched[self._part[before[row, end] > before[row, start]]] = True
+        return touched
+
     def mask(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """[h, w], true on the parts that are chosen [N]."""
         h, w = self._shape

@@ -23,6 +23,7 @@ from torch import Tensor
 from rotomem.engine.geometry import fit, from_network, to_network
 from rotomem.engine.options import DEFAULT_SIZE
 from rotomem.errors import ShapeError
+from rotomem.matting.islands import Islands
 from rotomem.models.interface import VOSModel
 from rotomem.prompts.appearance import describe, opponent_colour, tell_apart
 from rotomem.prompts.marks import Point, Prompt, as_prompts, check_prompts
@@ -185,26 +186,8 @@ def _to_segment(x: Tensor, y: Tensor, a: Point, b: Point) -> Tensor:
 
 def _reached(mask: Tensor, start: Tensor) -> Tensor:
     """Of a mask [h, w] bool what hangs together, by sides, with places of `start`."""
-    found = (mask & start).numpy()
-    free = mask.numpy()
-    while True:
-        before = np.count_nonzero(found)
-        found = _fill_runs(free, found)
-        found = _fill_runs(free.T, found.T).T
-        if np.count_nonzero(found) == before:
-            return torch.from_numpy(np.ascontiguousarray(found))
-
-
-def _fill_runs(free: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Every run along a row that holds something found, found as a whole."""
-    h, w = free.shape
-    fenced = np.zeros((h, w + 1), bool)
-    fenced[:, :w] = free
-    run = np.cumsum(~fenced).reshape(h, w + 1)[:, :w]  # constant along a run, for the fence stands between rows
-    hit = np.zeros(h * (w + 1) + 1, bool)
-    hit[run[found]] = True
-    filled: NDArray[np.bool_] = hit[run] & free
-    return filled
+    islands = Islands(mask.numpy())
+    return torch.from_numpy(islands.mask(islands.touched(start.numpy())))
 
 
 def _around(mask: Tensor, reach: int) -> Tensor:
