@@ -14,14 +14,20 @@ scene = bpy.context.scene
 scene.render.resolution_x, scene.render.resolution_y = told["size"]
 scene.render.image_settings.file_format = "OPEN_EXR"
 scene.render.image_settings.color_depth = "32"
-tree = bpy.data.node_groups.new("pick", "CompositorNodeTree")
-scene.compositing_node_group = tree
-tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+if bpy.app.version >= (5, 0, 0):
+    tree = scene.compositing_node_group = bpy.data.node_groups.new("pick", "CompositorNodeTree")
+    tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+    output = tree.nodes.new("NodeGroupOutput")
+else:
+    scene.use_nodes = True
+    tree = scene.node_tree
+    tree.nodes.clear()
+    output = tree.nodes.new("CompositorNodeComposite")
 node = tree.nodes.new("CompositorNodeCryptomatteV2")
 node.source = "IMAGE"
 node.image = bpy.data.images.load(told["crypto"])
 node.layer_name = told["layer"]
-tree.links.new(node.outputs["Matte"], tree.nodes.new("NodeGroupOutput").inputs[0])
+tree.links.new(node.outputs["Matte"], output.inputs[0])
 rendered = {}
 for number, name in enumerate(told["names"]):
     node.matte_id = name
