@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rotomem.errors import RotomemError
     from rotomem.models.interface import VOSModel as Model
     from rotomem.models.registry import build_model, load_model
+    from rotomem.project.project import Project
     from rotomem.prompts.prompter import Prompter
 
 try:
@@ -29,10 +30,11 @@ try:
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Model", "Prompter", "Report", "RotomemError", "Session", "build_model", "load_model", "track"]
+__all__ = ["Model", "Project", "Prompter", "Report", "RotomemError", "Session", "build_model", "load_model", "track"]
 
 _HOMES = {
     "Model": ("rotomem.models.interface", "VOSModel"),
+    "Project": ("rotomem.project.project", "Project"),
     "Prompter": ("rotomem.prompts.prompter", "Prompter"),
     "Report": ("rotomem.engine.report", "Report"),
     "RotomemError": ("rotomem.errors", "RotomemError"),

@@ -35,16 +35,17 @@ def open_project(args: argparse.Namespace) -> Project:
 
 def named_masks(texts: list[str], project: Project) -> list[MaskSpec]:
     """NAME@FRAME=PATH each, looked at: readable, of the plate's size, on one of its frames."""
-    from rotomem.io.masks import objects_of, parse_mask
+    from rotomem.io.masks import objects_of, parse_masks
 
-    specs = [parse_mask(text) for text in texts]
-    for text, spec in zip(texts, specs, strict=True):
-        if spec.name is None:
-            raise UsageError(f"'{text}' does not say whose key it is", remedy="write NAME@FRAME=PATH")
+    found = []
     with project.file.options().open_plate(project.file.plate) as plate:
-        for spec in specs:
-            objects_of(spec, plate.info)
-    return specs
+        for text in texts:
+            for spec in parse_masks(text, plate.info):
+                if spec.name is None:
+                    raise UsageError(f"'{text}' does not say whose key it is", remedy="write NAME@FRAME=PATH")
+                objects_of(spec, plate.info)
+                found.append(spec)
+    return found
 
 
 def list_objects(project: Project) -> list[str]:

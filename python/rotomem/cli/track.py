@@ -8,7 +8,8 @@ import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,6 +19,7 @@ from rotomem.errors import RotomemError, UsageError
 if TYPE_CHECKING:
     from rotomem.engine.options import TrackOptions
     from rotomem.engine.report import Report
+    from rotomem.engine.shot import ShotRun
 
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -152,10 +154,7 @@ def add_parser(subparsers: SubParsers) -> None:
         help="redo what is missing, damaged, or made with other settings or from other plate files",
     )
     existing.add_argument("--overwrite", action="store_true", help="replace mattes that exist")
-    run.add_argument("--dry-run", action="store_true", help="look at everything, write nothing")
-    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write a report; without FILE to stdout")
-    run.add_argument("--progress", choices=STYLES, default="auto", help="a bar, or lines for a farm (%(default)s)")
-    run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
+    add_run_options(run)
     set_defaults(parser)
 
 
@@ -260,21 +259,53 @@ def parse_positive(text: str, otherwise: str = "") -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
+    from rotomem.engine.shot import ShotRun
+
+    def shot() -> ShotRun:
+        return ShotRun(args.plate, args.masks, args.out, options_of(args))
+
+    return carry_out(shot, args, plate=args.plate, out=args.out, again="run the same command with --resume")
+
+
+def add_run_options(run: argparse._ArgumentGroup) -> None:
+    """How a run is told of, for `carry_out`."""
+    run.add_argument("--dry-run", action="store_true", help="look at everything, write nothing")
+    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write a report; without FILE to stdout")
+    run.add_argument("--progress", choices=STYLES, default="auto", help="a bar, or lines for a farm (%(default)s)")
+    run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
+
+
+def carry_out(
+    shot: Callable[[], AbstractContextManager[ShotRun]],
+    args: argparse.Namespace,
+    *,
+    plate: str,
+    out: str,
+    again: str,
+    tell: Callable[[ShotRun], list[str]] = lambda shot: [],
+) -> int:
+    """Do the work of a shot, and tell of it as the arguments of `add_run_options` and --threads say; exit code.
+
+    shot        opens the run
+    plate, out  for the report of a run that never got so far
+    again       what to do after an interruption
+    tell        more lines about what is going to be done
+    """
     if args.json not in (None, "-"):
         check_report_file(Path(args.json))
     # With the report on stdout everything else goes to stderr.
     stream = sys.stderr if args.json == "-" else sys.stdout
     report: Report | None = None
     try:
-        report = _track(args, stream)
+        report = _carry_out(shot, args, stream, again, tell)
         return report.exit_code
     except KeyboardInterrupt as error:
         report = getattr(error, "report", None)
         raise
     except Exception as error:
-        report = getattr(error, "report", None) or _report_of(args, error)
+        report = getattr(error, "report", None) or _report_of(plate, out, error)
         if isinstance(error, RotomemError) and report.frames_written:
-            _hint(f"{report.frames_written} frames are whole; run again with --resume to go on", args, stream)
+            _hint(f"{report.frames_written} frames are whole; {again} to go on", args, stream)
             print(f"rotomem: {error}", file=sys.stderr)
             return report.exit_code
         raise
@@ -283,28 +314,31 @@ def run(args: argparse.Namespace) -> int:
             _write_report(report, args.json)
 
 
-def _report_of(args: argparse.Namespace, error: Exception) -> Report:
+def _report_of(plate: str, out: str, error: Exception) -> Report:
     """The report of a run that ended before it looked at anything."""
     from rotomem import __version__
     from rotomem.engine.report import Report
 
-    report = Report(version=__version__, plate=args.plate, out=args.out)
+    report = Report(version=__version__, plate=plate, out=out)
     report.fail(error)
     return report
 
 
-def _track(args: argparse.Namespace, stream: TextIO) -> Report:
+def _carry_out(
+    open_shot: Callable[[], AbstractContextManager[ShotRun]],
+    args: argparse.Namespace,
+    stream: TextIO,
+    again: str,
+    tell: Callable[[ShotRun], list[str]],
+) -> Report:
     import torch
-
-    from rotomem.engine.shot import ShotRun
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    with ShotRun(args.plate, args.masks, args.out, options_of(args)) as shot:
+    with open_shot() as shot:
         report = shot.report
-        if not args.quiet:
-            for line in plan_lines(report):
-                print(line, file=stream)
+        for line in () if args.quiet else (*plan_lines(report), *tell(shot)):
+            print(line, file=stream)
         if args.dry_run:
             shot.dry_run()
             if not args.quiet:
@@ -321,10 +355,7 @@ def _track(args: argparse.Namespace, stream: TextIO) -> Report:
             print(line, file=stream)
     if report.status == "interrupted":
         left = report.frames_asked - report.frames_written - report.frames_kept
-        print(
-            f"rotomem: interrupted with {left} frames left; run the same command with --resume to go on",
-            file=sys.stderr,
-        )
+        print(f"rotomem: interrupted with {left} frames left; {again} to go on", file=sys.stderr)
     return report
 
 

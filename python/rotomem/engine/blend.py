@@ -17,6 +17,9 @@ from rotomem.types import ObjectId
 Mattes = dict[ObjectId, NDArray[np.float32]]
 """Object -> probabilities [h, w] float32 0..1; an object that is not in it is absent."""
 
+Outputs = Mapping[ObjectId, tuple[str, tuple[ObjectId, ...]]]
+"""What is delivered: id -> its name and the tracked objects whose sum it is."""
+
 
 def share_forward(forward: Origin | None, backward: Origin | None) -> float:
     """The forward pass's share of a matte, 0..1: the nearer key counts more, at a key it alone.
@@ -76,6 +79,17 @@ def within_one(mattes: Mattes) -> Mattes:
     for matte, values in zip(changed.values(), less, strict=True):
         matte[rows, columns] = values
     return changed
+
+
+def together(mattes: Mattes, outputs: Outputs) -> Mattes:
+    """What is delivered: of every output the sum of its objects, 1 at most; one none of whose objects is there is
+    left out."""
+    delivered: Mattes = {}
+    for number, (_, parts) in outputs.items():
+        there = [mattes[part] for part in parts if part in mattes]
+        if there:
+            delivered[number] = there[0] if len(there) == 1 else np.minimum(_sum(there), 1)
+    return delivered
 
 
 def beside(drawn: Mattes, others: Mattes) -> Mattes:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from rotomem.engine.blend import Mattes, beside, within_one
+from rotomem.engine.blend import Mattes, Outputs, beside, together, within_one
 from rotomem.engine.footage import PlateFootage, Seen
 from rotomem.engine.geometry import ShotGeometry
 from rotomem.engine.passes import Shot
@@ -24,7 +24,6 @@ from rotomem.engine.provenance import Made
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import StoredFrame
 from rotomem.io.mattes import MatteWriter
-from rotomem.types import ObjectId
 
 _WRITE_DEPTH = 2
 
@@ -81,7 +80,7 @@ class Delivery:
     made       frame -> what its matte was made from
     wanted     frames to deliver
     ordered    whether files have to be written in ascending order (a movie)
-    silent     objects that compete and are not delivered
+    outputs    what is delivered of the objects
     """
 
     def __init__(
@@ -96,11 +95,11 @@ class Delivery:
         made: Mapping[int, Made],
         wanted: Collection[int],
         ordered: bool,
-        silent: Collection[ObjectId] = (),
+        outputs: Outputs,
     ) -> None:
         self.written: deque[int] = deque()
         self._writer, self._footage, self._finish, self._clock = writer, footage, finish, clock
-        self._shots, self._made, self._silent = shots, made, frozenset(silent)
+        self._shots, self._made, self._outputs = shots, made, outputs
         self._segments = [{f: segment for segment in own for f in segment.frames} for own in segments]
         self._readers: list[dict[int, Reader]] = [{} for _ in shots]
         self._waiting = sorted(wanted)
@@ -169,7 +168,7 @@ class Delivery:
                 if (key := shot.keys.get(frame)) is not None:
                     drawn.update(zip(key.objects, key.alpha, strict=True))
             mattes = beside(drawn, within_one(told))
-        delivered = {n: m for n, m in mattes.items() if n not in self._silent}
+        delivered = together(mattes, self._outputs)
         with self._clock.busy("write"):
             self._writer.write(seen.plate, delivered, keys=self._made[frame].keys, source=self._made[frame].source)
         self.written.append(frame)

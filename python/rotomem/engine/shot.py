@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 
 import rotomem
+from rotomem.engine.blend import Outputs
 from rotomem.engine.delivery import Delivery, Enlarge
 from rotomem.engine.footage import Cancelled, PlateFootage
 from rotomem.engine.options import TrackOptions
@@ -96,7 +97,9 @@ class ShotRun:
 
     store      where segments are kept from run to run, and taken from where nothing changed; None: a temporary folder
     groups     objects that are tracked together, and compete; None: all of them
-    silent     objects that compete and get no matte
+    outputs    what is delivered: id -> its name and the objects whose sum it is; an object in none competes, and gets
+               no matte. None: every object by itself
+    frozen     frames whose files stay as they are, whatever they were made from
     """
 
     def __init__(
@@ -108,7 +111,8 @@ class ShotRun:
         *,
         store: str | Path | None = None,
         groups: Sequence[Collection[ObjectId]] | None = None,
-        silent: Collection[ObjectId] = (),
+        outputs: Outputs | None = None,
+        frozen: Collection[int] = (),
     ) -> None:
         self.report = Report(version=rotomem.__version__, plate=str(plate), out=str(out))
         self._store = store
@@ -122,7 +126,9 @@ class ShotRun:
         self._cancel: Cancel | None = None
         self._delivery: Delivery | None = None
         try:
-            self.survey = Survey(plate, masks, out, options, self.report, groups=groups, silent=silent)
+            self.survey = Survey(
+                plate, masks, out, options, self.report, groups=groups, outputs=outputs, frozen=frozen
+            )
         except BaseException as error:
             self.report.attach(error)
             raise
@@ -152,8 +158,14 @@ class ShotRun:
         self._tell()
         return self.report
 
-    def run(self, *, progress: Callable[[Progress], None] | None = None, cancel: Cancel | None = None) -> Report:
-        """Do it. Raises what `track` raises, with the report as the error's `report`."""
+    def run(
+        self,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Cancel | None = None,
+        only: Collection[int] | None = None,
+    ) -> Report:
+        """Do it, or `only` these frames. Raises what `track` raises, with the report as the error's `report`."""
         self._progress, self._cancel = progress, cancel
         self._start = time.perf_counter()
         writer, report = self.survey.writer, self.report
@@ -161,7 +173,8 @@ class ShotRun:
             torch.cuda.reset_peak_memory_stats()
         try:
             self._kept = self._current()
-            complete = self._deliver(set(self.survey.plate.frames) - self._kept)
+            asked = set(self.survey.plate.frames) if only is None else set(only)
+            complete = self._deliver(asked - self._kept)
             if complete:
                 writer.close()
                 self._closed = True
@@ -203,7 +216,7 @@ class ShotRun:
                 made=survey.made,
                 wanted=wanted,
                 ordered=survey.movie,
-                silent=survey.silent,
+                outputs=survey.outputs,
             )
             try:
                 delivery.begin()

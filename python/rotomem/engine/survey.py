@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import rotomem
+from rotomem.engine.blend import Outputs
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot
 from rotomem.engine.provenance import Provenance, text_digest
@@ -58,7 +59,8 @@ class Survey:
         report: Report,
         *,
         groups: Sequence[Collection[ObjectId]] | None = None,
-        silent: Collection[ObjectId] = (),
+        outputs: Outputs | None = None,
+        frozen: Collection[int] = (),
     ) -> None:
         self.options, self.report = options, report
         self._stack = ExitStack()
@@ -67,7 +69,7 @@ class Survey:
             self.keys = load_masks(masks, self.plate)
             self._look_at_objects(groups)
             self._look_at_model()
-            self._look_at_output(out, silent)
+            self._look_at_output(out, outputs, frozen)
         except BaseException:
             self.close()
             raise
@@ -86,13 +88,13 @@ class Survey:
         return self.writer.in_order
 
     def current(self) -> frozenset[int]:
-        """Frames whose mattes are whole and made from the same inputs; of a movie all or none."""
-        frames = self.plate.frames
+        """Frames whose mattes are whole and made from the same inputs, or frozen; of a movie all or none."""
+        frames = [f for f in self.plate.frames if f not in self.frozen]
         sources = [self.made[f].source for f in frames]
         with ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="rotomem-check") as pool:
             current = pool.map(self.writer.is_current, frames, sources)
-            kept = frozenset(f for f, whole in zip(frames, current, strict=True) if whole)
-        return kept if len(kept) == len(frames) or not self.movie else frozenset()
+            kept = self.frozen.union(f for f, whole in zip(frames, current, strict=True) if whole)
+        return kept if len(kept) == len(self.plate.frames) or not self.movie else frozenset()
 
     def _look_at_plate(self, plate: str | Path, out: str | Path) -> None:
         options, report = self.options, self.report
@@ -193,20 +195,23 @@ class Survey:
             told["plate_view"] = info.view
         return told
 
-    def _look_at_output(self, out: str | Path, silent: Collection[ObjectId]) -> None:
+    def _look_at_output(self, out: str | Path, outputs: Outputs | None, frozen: Collection[int]) -> None:
         options, report = self.options, self.report
-        self.silent = frozenset(silent)
+        self.outputs = {i: (name, (i,)) for i, name in self.names.items()} if outputs is None else dict(outputs)
+        sums = "; ".join(f"{i} is {'+'.join(map(str, of))}" for i, (_, of) in self.outputs.items() if of != (i,))
+        provenance = {"plate" if k == "plate_name" else k: v for k, v in self._common.items()}
+        names = {i: name for i, (name, _) in self.outputs.items()}
         self.writer = MatteWriter(
             out,
             info=self.info,
-            objects={i: name for i, name in self.names.items() if i not in self.silent},
+            objects=names,
             settings=options.mattes(),
-            provenance={"plate" if k == "plate_name" else k: v for k, v in self._common.items()},
+            provenance={**provenance, "sums": sums},
             protect=[path for key in self.keys.by_frame.values() for path in key.paths],
             replace_foreign=options.overwrite,
         )
         report.notes.extend(self.writer.notes)
-        report.objects = {self.names[i]: layer for i, layer in self.writer.layers.items()}
+        report.objects = {names[i]: layer for i, layer in self.writer.layers.items()}
         frames = self.plate.frames
         for frame in sorted({frames[0], frames[-1]}):
             for kind, paths in self.writer.paths_by_kind(frame).items():
@@ -216,6 +221,11 @@ class Survey:
         report.settings.update(asdict(self.writer.settings))
         keys = ",".join(map(str, sorted(self.keys.by_frame)))
         self.writer.of_all(keys, text_digest(self.made[f].source for f in frames))
+        self.frozen = frozenset(frozen).intersection(frames)
+        if self.frozen and self.movie:
+            raise UsageError("frames of a movie cannot be frozen", remedy="deliver no movie, or freeze nothing")
+        if bare := {f for f in self.frozen if not all(map(os.path.exists, self._paths(f)))}:
+            report.notes.append(f"frozen frames {compact_frames(bare)} lack mattes, and get none")
         existing = [path for frame in frames for path in self._paths(frame) if os.path.exists(path)]
         report.files_existing = len(existing)
         report.status, report.exit_code = "dry run", EXIT_OK

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomlkit
 from tomlkit.items import AoT, Table
 
 from rotomem.errors import OutputError, ProjectError, UsageError
 from rotomem.io.atomic import whole_file
-from rotomem.io.masks import objects_of, parse_mask
+from rotomem.io.masks import objects_of, parse_masks
 from rotomem.io.sequence import parse_frames
 from rotomem.project.file import (
     FILE_NAME,
@@ -26,6 +26,11 @@ from rotomem.project.file import (
     read_project,
 )
 from rotomem.types import ObjectId
+
+if TYPE_CHECKING:
+    from rotomem.engine.report import Progress, Report
+    from rotomem.engine.shot import Cancel
+    from rotomem.project.work import Status
 
 _HEAD = """\
 # A rotomem shot. Paths are relative to this file; `rotomem run` does what is not done, `rotomem status` tells.
@@ -93,6 +98,39 @@ class Project:
             objects.append(_object_table(number, name, keys, path.parent, group="shot" if len(found) > 1 else None))
         document.append("object", objects)
         return cls(path, _tidied(document.as_string()), saved=False)
+
+    def run(
+        self,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Cancel | None = None,
+        **options: Any,
+    ) -> Report:
+        """Do what is not done: segments whose inputs changed, mattes that are not current; nothing else.
+
+        Arguments and errors are those of `rotomem.track`; `options` stand over the project's settings. Raises
+        ProjectError where another run works on the project.
+        """
+        from rotomem.project.work import at_work, shot_of
+
+        with (shot_of if dry_run else at_work)(self.file, **options) as shot:
+            return shot.dry_run() if dry_run else shot.run(progress=progress, cancel=cancel)
+
+    def status(self) -> Status:
+        """What is done, what is not and why; nothing is written."""
+        from rotomem.project.work import look
+
+        return look(self.file)
+
+    def prune(self, keep_bytes: int = 0) -> tuple[int, int]:
+        """Drop results from the cache that nothing asks for any longer, until those left fill `keep_bytes` at most.
+
+        Returns how many files and bytes went. An edit that is taken back finds its results again until then.
+        """
+        from rotomem.project.work import prune
+
+        return prune(self.file, keep_bytes)
 
     @property
     def path(self) -> Path:
@@ -278,6 +316,24 @@ class Project:
         with self._editing() as document:
             _set_range(self._table(document, found), "absent", _frames(frames))
 
+    def freeze(self, frames: str | Iterable[int]) -> None:
+        """Keep the mattes of these frames as they are, byte for byte, whatever changes; what lies around them is tied
+        to them as to keys. Adds to what is frozen already.
+
+        Raises UsageError where a matte is not there, or not that of the project as it stands: `run` comes first.
+        """
+        from rotomem.project.work import keep_frozen
+
+        wanted = tuple(sorted({*self.file.frozen, *_frames(frames)}))
+        keep_frozen(self.file, wanted)
+        with self._editing() as document:
+            _set_range(document, "frozen", wanted)
+
+    def unfreeze(self) -> None:
+        """Let every matte follow what the project says again."""
+        with self._editing() as document:
+            _set_range(document, "frozen", ())
+
     def set(self, setting: str, value: Any) -> None:
         """Change a setting, a field of TrackOptions; None: back to its default."""
         with self._editing() as document:
@@ -335,8 +391,9 @@ def _object_table(
 def _keys_by_object(file: ProjectFile, masks: Sequence[str]) -> dict[str, dict[int, str]]:
     """Object name -> frame -> `PATH[:CHANNEL]`, in order of first appearance."""
     found: dict[str, dict[int, str]] = {}
-    specs = sorted(map(parse_mask, masks), key=lambda spec: spec.frame)
     with file.options().open_plate(file.plate) as plate:
+        specs = [spec for text in masks for spec in parse_masks(text, plate.info)]
+        specs.sort(key=lambda spec: spec.frame)
         shown = [(spec, objects_of(spec, plate.info)) for spec in specs]
     for spec, objects in shown:
         for name, channel in objects.items():

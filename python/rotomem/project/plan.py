@@ -1,0 +1,128 @@
+"""What a run of a project would do: each segment with its stored result, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rotomem.engine.store import SegmentStore, digest
+from rotomem.io.sequence import compact_frames, parse_frames
+from rotomem.types import ObjectId
+
+if TYPE_CHECKING:
+    from rotomem.engine.survey import Survey
+
+_SHORT = 32  # characters of a value that is worth showing
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A stretch between keys of the objects that are tracked together.
+
+    objects   names
+    frames    range text of the frames it makes
+    keys      key frames it sees
+    digest    the name of its result in the store
+    nbytes    of its stored result; None where there is none and it has to be tracked
+    why       why it has to be; "" where it has not
+    """
+
+    objects: tuple[str, ...]
+    frames: str
+    keys: tuple[int, ...]
+    digest: str
+    nbytes: int | None
+    why: str
+
+
+def plan_run(survey: Survey, store: SegmentStore) -> list[PlannedSegment]:
+    """Every segment of a shot, in the order of its frames."""
+    stored: dict[str, tuple[Mapping[str, str], int]] = {}
+    for entry in store.entries():
+        stored[entry.path.stem] = (entry.inputs, entry.nbytes)
+        entry.close()
+    earlier = [told for told, _ in stored.values()]
+    planned = []
+    for group, own in enumerate(survey.segments):
+        names = {i: survey.names[i] for i in survey.shots[group].objects}
+        for segment in own:
+            inputs = survey.provenance.inputs(group, segment)
+            name = digest(inputs)
+            _, nbytes = stored.get(name, (None, None))
+            why = "" if name in stored else _why(inputs, earlier, names, survey.shots[group].keys)
+            told = compact_frames(segment.frames)
+            one = PlannedSegment(tuple(names.values()), told, segment.keys, name, nbytes, why)
+            planned.append((segment.frames[0], group, one))
+    return [one for _, _, one in sorted(planned, key=lambda item: item[:2])]
+
+
+def _why(
+    inputs: Mapping[str, str],
+    earlier: Sequence[Mapping[str, str]],
+    names: Mapping[ObjectId, str],
+    keys: Collection[int],
+) -> str:
+    """What is other than in the stored segment of the same objects that this one has most in common with."""
+    frames = set(parse_frames(inputs["frames"]))
+
+    def common(told: Mapping[str, str]) -> tuple[int, int]:
+        same = sum(told.get(name) == value for name, value in inputs.items())
+        return len(frames.intersection(parse_frames(told["frames"]))), same
+
+    same = [told for told in earlier if _objects(told) == _objects(inputs)]
+    near = max(same, key=common, default=None)
+    if near is None or not common(near)[0]:
+        return "no result yet"
+    # With a key that comes or goes a segment also sees others than before, that were there all the time.
+    gone = {name for name in near if name.startswith("key ") and int(name.split()[1]) not in keys}
+    new = {name for name in inputs if name.startswith("key ") and not any(name in told for told in same)}
+    return ", ".join(_changes(near, inputs, names, gone | new))
+
+
+def _objects(inputs: Mapping[str, str]) -> set[str]:
+    return {name for name in inputs if name.startswith("absent object ")}
+
+
+def _changes(
+    before: Mapping[str, str], now: Mapping[str, str], names: Mapping[ObjectId, str], moved: Collection[str]
+) -> list[str]:
+    """
+    names   of the objects
+    moved   keys that came or went
+    """
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    said: list[str] = []
+    plate = []
+    for name in changed:
+        was, value = before.get(name), now.get(name)
+        match name.split():
+            case ["key", frame, "object", number]:
+                key = f"key {frame} of {names[int(number)]}"
+                if was is not None and value is not None:
+                    said.append(f"{key} changed")
+                elif name in moved:
+                    said.append(f"{key} is {'gone' if value is None else 'new'}")
+            case ["absent", "object", number]:
+                said.append(f"absence of {names[int(number)]} changed")
+            case ["plate", frame]:
+                plate += [int(frame)] if was is not None and value is not None else []
+            case ["frames"]:
+                pass  # of other keys, which are told, or of another plate
+            case _:
+                said.extend(_settings(name, was, value))
+    if plate:
+        said.append(f"plate {compact_frames(plate)} changed")
+    return said or [f"frames were {before['frames']}" if "frames" in changed else "it sees other keys"]
+
+
+def _settings(name: str, was: str | None, value: str | None) -> list[str]:
+    """A changed input, in as few words as say it; of `a=1 b=2` only what differs."""
+    if was == value:
+        return []
+    if was and value and "=" in was and "=" in value:
+        before, now = (dict(word.partition("=")[::2] for word in text.split()) for text in (was, value))
+        return [said for part in {**before, **now} for said in _settings(part, before.get(part), now.get(part))]
+    if was is None or value is None or max(len(was), len(value)) > _SHORT:
+        return [f"{name} changed"]
+    return [f"{name} was {was}, is {value}"]
