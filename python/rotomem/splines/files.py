@@ -53,12 +53,16 @@ def read_splines(path: str | Path, size: tuple[int, int]) -> Splines:
     return splines
 
 
-def write_splines(splines: Splines, path: str | Path) -> str:
-    """The text of a file of the format that `path` ends in. Raises UsageError where it is none of them."""
-    writer = WRITERS.get(Path(path).suffix.lower())
-    if writer is None:
+def check_writable(path: str | Path) -> None:
+    """Raise UsageError where `path` ends in no format that splines are written in."""
+    if Path(path).suffix.lower() not in WRITERS:
         raise UsageError(
             f"splines are not written as '{Path(path).suffix or path}'",
             remedy="use .json, .fxs (Silhouette), .nk (Nuke) or .py (a script that makes masks in Blender)",
         )
-    return writer(splines)
+
+
+def write_splines(splines: Splines, path: str | Path) -> str:
+    """The text of a file of the format that `path` ends in. Raises UsageError where it is none of them."""
+    check_writable(path)
+    return WRITERS[Path(path).suffix.lower()](splines)
