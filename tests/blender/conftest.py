@@ -65,7 +65,7 @@ def _runner(version: str) -> Blender:
             [sys.executable, "-I", "-c", code, str(HERE / script), json.dumps(arguments)],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.strip().splitlines()[-1])

@@ -11,7 +11,7 @@ import pytest
 
 from engine.shots import disc, plate, write
 from rotomem.cli import main
-from rotomem.interop.footage import footage
+from rotomem.interop.footage import footage, matte_footage
 
 FOLDER = 'it\'s [a] $HOME {folder} "é" ;x'
 
@@ -34,7 +34,7 @@ def export(shot: dict[str, str], kind: str, capsys) -> str:
 
 
 def test_footage_when_mattes_are_looked_at_then_names_channels_and_range(shot):
-    seen = footage(shot["mattes"])
+    (seen,) = matte_footage(shot["mattes"])
     assert (seen.first, seen.last, seen.width, seen.height) == (1001, 1004, 72, 48)
     assert seen.file(1002).endswith("/mattes/sh010_matte.1002.exr") and Path(seen.file(1002)).exists()
     assert [(m.name, m.channel, m.layer) for m in seen.mattes] == [
@@ -112,6 +112,16 @@ def test_export_when_written_to_a_file_then_it_is_whole(shot, tmp_path, capsys):
     assert out.read_text() == export(shot, "nk", capsys).removeprefix(f"wrote {out}\n")
 
 
-def test_export_when_the_mattes_are_none_then_an_error(shot, capsys):
-    assert main(["export", shot["plate"], shot["plate"], "--nk"]) == 2
-    assert "no matte" in capsys.readouterr().err
+def test_footage_when_mattes_lie_in_several_sequences_then_each_is_one_and_companions_are_none(tmp_path):
+    for frame in (7, 8):
+        for name, kind in (("hero", {}), ("car", {}), ("crypto", {"rotomem/kind": "crypto"})):
+            path = tmp_path / name / f"{name}.{frame:03d}.exr"
+            write(path, disc(0)[..., None].astype(np.float16), channels=("A",), **kind)
+    seen = matte_footage(tmp_path)
+    assert [[m.name for m in one.mattes] for one in seen] == [["car"], ["hero"]]
+    assert seen[1].file(8) == str(tmp_path / "hero" / "hero.008.exr")
+
+
+def test_export_when_there_is_no_matte_then_an_error(shot, tmp_path, capsys):
+    assert main(["export", shot["plate"], str(tmp_path), "--nk"]) == 3
+    assert "no mattes there" in capsys.readouterr().err

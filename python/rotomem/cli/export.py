@@ -37,9 +37,9 @@ def add_parser(subparsers: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write it; exit code."""
-    from rotomem.errors import EXIT_OK, UsageError
+    from rotomem.errors import EXIT_OK
     from rotomem.interop.blender import blender_script
-    from rotomem.interop.footage import footage
+    from rotomem.interop.footage import footage, matte_footage
     from rotomem.interop.fusion import fusion_comp, fusion_setting
     from rotomem.interop.nuke import nuke_script
     from rotomem.interop.timeline import otio_timeline
@@ -52,11 +52,7 @@ def run(args: argparse.Namespace) -> int:
         "blender": blender_script,
         "otio": otio_timeline,
     }
-    plate, mattes = footage(args.plate), [footage(m) for m in args.mattes]
-    if not any(m.mattes for m in mattes):
-        raise UsageError(
-            "there is no matte in these files", remedy="name the mattes after the plate", path=args.mattes[0]
-        )
+    plate, mattes = footage(args.plate), [one for where in args.mattes for one in matte_footage(where)]
     text = writers[args.kind](plate, mattes)
     if args.out is None:
         sys.stdout.write(text)

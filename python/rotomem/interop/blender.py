@@ -27,7 +27,10 @@ def compositor(scene):
             tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
             scene.compositing_node_group = tree
         return tree
+    fresh = not scene.use_nodes
     scene.use_nodes = True
+    if fresh:  # a render of the 3D scene, which nobody asked for
+        scene.node_tree.nodes.clear()
     return scene.node_tree
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from rotomem.errors import PlateError
 from rotomem.io.exr import read_header
-from rotomem.io.sequence import FrameFiles, find_frames
+from rotomem.io.matte_files import find_mattes
+from rotomem.io.sequence import find_frames
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Footage:
 
     def file(self, frame: int) -> str:
         """The path of one frame."""
-        return self.path if self.movie else self.path % frame
+        return re.sub(r"%0(\d+)d(?=[^/]*$)", lambda found: str(frame).zfill(int(found[1])), self.path)
 
     @property
     def frames(self) -> int:
@@ -63,70 +65,52 @@ class Footage:
 
 
 def footage(spelling: str | Path) -> Footage:
-    """Look at a sequence of stills: any spelling `rotomem track` takes. Raises what finding and opening it raises."""
+    """Look at a plate: any spelling `rotomem track` takes. Raises what finding and opening it raises."""
     found = find_frames(spelling)
     if not found.present:
         raise PlateError("none of the frames asked for is there", remedy="widen the range", path=str(spelling))
-    first = found.files[found.present[0]]
-    if found.movie:
-        from rotomem.io.plate import open_plate
+    if not found.movie:
+        return _stills({frame: found.files[frame] for frame in found.present}, numbered=not found.single)
+    from rotomem.io.plate import open_plate
 
-        with open_plate(spelling) as plate:
-            info = plate.info
-        path = os.path.abspath(first).replace(os.sep, "/")
-        window = info.display_window
-        return Footage(
-            path,
-            info.frames[0],
-            info.frames[-1],
-            window.width,
-            window.height,
-            info.pixel_aspect,
-            info.fps,
-            movie=True,
-        )
-    header = read_header(first)
-    window = header.display_window
-    hints = header.colour_hints
+    with open_plate(spelling) as plate:
+        info = plate.info
+    path = os.path.abspath(found.files[found.present[0]]).replace(os.sep, "/")
+    first, last, window = info.frames[0], info.frames[-1], info.display_window
+    return Footage(path, first, last, window.width, window.height, info.pixel_aspect, info.fps, movie=True)
+
+
+def matte_footage(where: str | Path) -> list[Footage]:
+    """The mattes that lie there, a Footage for every sequence: a folder, folders an object, a pattern, or a movie.
+
+    Raises MissingFrameError where there are none.
+    """
+    if Path(where).suffix.lower() == ".mov":
+        return [replace(footage(where), mattes=(Matte(Path(where).stem, "A"),))]
+    sequences: dict[Path, tuple[Mapping[int, Path], list[Matte]]] = {}
+    for name, (files, layer) in find_mattes(where).objects.items():
+        first = files[min(files)]
+        _, mattes = sequences.setdefault(first, (files, []))
+        alone = "A" if first.suffix.lower() == ".exr" else "Y"
+        mattes.append(Matte(name, f"{layer}.A" if layer else alone))
+    return [replace(_stills(files), mattes=tuple(mattes)) for files, mattes in sequences.values()]
+
+
+def _stills(files: Mapping[int, Path], *, numbered: bool = True) -> Footage:
+    first, last = min(files), max(files)
+    header = read_header(files[first])
+    folder, name = os.path.split(os.path.abspath(files[first]))
+    if numbered and (number := re.match(r"(.*?)(\d+)(\D*)$", os.path.splitext(name)[0])):
+        name = f"{number[1]}%0{len(number[2])}d{number[3]}{os.path.splitext(name)[1]}"
+    hints, window = header.colour_hints, header.display_window
     space = next((str(hints[k]) for k in ("oiio:ColorSpace", "colorInteropID") if hints.get(k)), "")
     return Footage(
-        _pattern(found),
-        found.present[0],
-        found.present[-1],
+        f"{folder.replace(os.sep, '/')}/{name}",
+        first,
+        last,
         window.width,
         window.height,
         header.pixel_aspect,
         header.fps,
         space="" if space in ("data", "unknown") else space,
-        mattes=_mattes(header.metadata, [c.name for c in header.channels]),
     )
-
-
-def _pattern(found: FrameFiles) -> str:
-    frame = found.present[0]
-    folder, name = os.path.split(os.path.abspath(found.files[frame]))
-    folder = folder.replace(os.sep, "/")
-    if found.single and len(found.files) == 1 and str(abs(frame)) not in name:
-        return f"{folder}/{name}"
-    number = str(frame).zfill(found.padding)
-    head, _, tail = name.rpartition(number)
-    return f"{folder}/{head}%0{max(found.padding, 1)}d{tail}"
-
-
-def _mattes(metadata: object, channels: list[str]) -> tuple[Matte, ...]:
-    """The objects a matte file holds, by its channels; the artist's names where the file tells them."""
-    told: dict[str, str] = {}
-    if isinstance(metadata, dict) and isinstance(metadata.get("rotomem/objects"), str):
-        try:
-            said = json.loads(metadata["rotomem/objects"])
-            told = {str(layer): str(name) for layer, name in said.items()} if isinstance(said, dict) else {}
-        except ValueError:
-            told = {}
-    found = [c for c in channels if c.endswith(".A")] or [c for c in channels if c in ("A", "Y")]
-    order = list(told)  # the artist's; a file sorts its channels by name
-
-    def layer(channel: str) -> str:
-        return channel.rpartition(".")[0] or "A"
-
-    found.sort(key=lambda c: order.index(layer(c)) if layer(c) in told else len(order))
-    return tuple(Matte(told.get(layer(c), c.rpartition(".")[0] or "matte"), c) for c in found)

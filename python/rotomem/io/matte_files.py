@@ -137,6 +137,8 @@ def _names(header: StillHeader, stem: str) -> dict[str, str]:
     told = _table(header.metadata, "rotomem/objects")
     if layers == [""]:
         return {str(told.get("A", re.sub(r"[%#@].*", "", stem).rstrip("._-") or "matte")): ""}
+    order = list(told)  # the artist's; a file sorts its channels by name
+    layers.sort(key=lambda layer: order.index(layer) if layer in told else len(order))
     return {str(told.get(layer, layer)): layer for layer in layers}
 
 
