@@ -4,8 +4,9 @@ import torch
 
 from rotomem.errors import UsageError
 from rotomem.matting import guided
-from rotomem.matting.finish import EdgeSettings, finish
+from rotomem.matting.finish import finish
 from rotomem.matting.raster import part_of, resample
+from rotomem.matting.settings import EdgeSettings
 
 SCALE, h, w = 4, 90, 130
 SIZE = (h * SCALE, w * SCALE)

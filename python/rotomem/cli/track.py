@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rotomem.cli.progress import STYLES, Reporter, make_progress, size_text
 from rotomem.errors import RotomemError, UsageError
+from rotomem.matting.settings import EDGES
 
 if TYPE_CHECKING:
     from rotomem.engine.options import TrackOptions
@@ -121,6 +122,7 @@ def add_parser(subparsers: SubParsers) -> None:
     )
     memory.add_argument("--deep-update-every", type=int, metavar="N", help="-1: with every memory frame")
 
+    add_edge_options(parser)
     mattes = parser.add_argument_group("mattes")
     mattes.add_argument("--format", choices=("exr", "png", "mov"), help="default: what OUT's name says, else exr")
     mattes.add_argument(
@@ -199,6 +201,29 @@ def add_colour_options(parser: argparse.ArgumentParser) -> None:
     colour.add_argument("--display", metavar="NAME")
     colour.add_argument("--display-view", metavar="NAME")
     colour.add_argument("--ocio-config", metavar="PATH", help="default: $OCIO, else a built-in config")
+
+
+def add_edge_options(parser: argparse.ArgumentParser) -> None:
+    """How edges are finished at plate resolution; key frames stay as drawn."""
+    edges = parser.add_argument_group("edges, in plate pixels; key frames stay as drawn")
+    edges.add_argument(
+        "--edge",
+        choices=EDGES,
+        help="learned: what the network's own refinement says; guided: that, fitted to the plate's colours; "
+        "off: neither (%(default)s)",
+    )
+    edges.add_argument("--choke", type=float, metavar="PX", help="move edges inwards, outwards below 0 (%(default)g)")
+    edges.add_argument("--feather", type=float, metavar="PX", help="soften by so much to either side (%(default)g)")
+    edges.add_argument(
+        "--despeckle", type=float, metavar="PX", help="drop islands smaller across, but the largest (%(default)g)"
+    )
+    edges.add_argument("--fill-holes", type=float, metavar="PX", help="close holes smaller across (%(default)g)")
+    edges.add_argument(
+        "--stabilise",
+        type=float,
+        metavar="0..1",
+        help="lean on neighbouring frames, along the picture's motion, so that edges tremble less (%(default)g)",
+    )
 
 
 def parse_size(text: str) -> int | None:

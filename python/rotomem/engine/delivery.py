@@ -12,12 +12,8 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-import torch
-
 from rotomem.engine.blend import Mattes, Outputs, beside, together, within_one
 from rotomem.engine.footage import PlateFootage, Seen
-from rotomem.engine.geometry import ShotGeometry
 from rotomem.engine.passes import Shot
 from rotomem.engine.pipeline import Clock, WriteBehind
 from rotomem.engine.provenance import Made
@@ -52,24 +48,6 @@ class Finish(Protocol):
         seen      the frame itself
         """
         ...
-
-
-class Enlarge:
-    """The plainest finish: every object enlarged, nothing else."""
-
-    reach = 0
-    pixels = False
-
-    def finish(self, frames: Sequence[StoredFrame], at: int, footage: PlateFootage, seen: Seen) -> Mattes:
-        """See Finish."""
-        stored, canvas = frames[at], footage.canvas
-        geometry = ShotGeometry(stored.window.height, stored.window.width, *stored.size)
-        mattes: Mattes = {}
-        for number, matte in stored.mattes.items():
-            whole = np.zeros((canvas.height, canvas.width), np.float32)
-            whole[stored.window.slices_in(canvas)] = geometry.enlarge(torch.from_numpy(matte)).numpy()
-            mattes[number] = whole
-        return mattes
 
 
 class Delivery:

@@ -9,16 +9,15 @@ probabilities still sum to 1 and coverage stays in 0..1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.engine.options import DEFAULT_SIZE
 from rotomem.errors import ShapeError, UsageError
+from rotomem.matting.raster import resample
 
 _Planes = TypeVar("_Planes", Tensor, NDArray[Any])
 
@@ -51,7 +50,7 @@ def to_network(image: Tensor, h: int, w: int) -> Tensor:
     if image.shape[:2] == (h, w):
         return image.float()
     # Rows first: whole rows are gathered, and fewer of them are left for the scattered gather along x.
-    return _resample(_resample(image, 0, h), 1, w).float()
+    return resample(resample(image, 0, h), 1, w).float()
 
 
 def from_network(probabilities: Tensor, height: int, width: int) -> Tensor:
@@ -63,8 +62,8 @@ def from_network(probabilities: Tensor, height: int, width: int) -> Tensor:
         flat = probabilities.float().reshape(-1, 1, h, w)
         enlarged = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
         return enlarged.view(*lead, height, width)
-    rows = _resample(probabilities.float(), probabilities.ndim - 2, height)
-    return _resample(rows, probabilities.ndim - 1, width)
+    rows = resample(probabilities.float(), probabilities.ndim - 2, height)
+    return resample(rows, probabilities.ndim - 1, width)
 
 
 @dataclass(frozen=True)
@@ -130,40 +129,3 @@ class ShotGeometry:
     def enlarge(self, probabilities: Tensor) -> Tensor:
         """[..., h, w] without the rim to the canvas [..., H, W], 0..1."""
         return from_network(probabilities, self.height, self.width).clamp(0, 1)
-
-
-@lru_cache(maxsize=32)
-def _taps(size: int, new: int) -> tuple[Tensor, Tensor]:
-    """Which inputs [new, K] each output along one axis is made of, and their weights [new, K], rows summing to 1."""
-    step = size / new
-    at = torch.arange(new, dtype=torch.float64)
-    if new < size:
-        start, stop = at * step, (at + 1) * step
-        first = start.floor()
-        count = int((stop.ceil() - first).max())
-        index = first[:, None] + torch.arange(count, dtype=torch.float64)
-        weight = (torch.minimum(index + 1, stop[:, None]) - torch.maximum(index, start[:, None])).clamp(min=0)
-    else:
-        centre = (at + 0.5) * step - 0.5
-        first = centre.floor()
-        index = torch.stack([first, first + 1], 1)
-        weight = torch.stack([1 - (centre - first), centre - first], 1)
-    index = index.clamp(0, size - 1)
-    weight = weight / weight.sum(1, keepdim=True)
-    return index.long(), weight.float()
-
-
-def _resample(picture: Tensor, axis: int, new: int) -> Tensor:
-    size = picture.shape[axis]
-    if size == new:
-        return picture
-    index, weight = _taps(size, new)
-    index, weight = index.to(picture.device), weight.to(picture.device)
-    shape = [1] * picture.ndim
-    shape[axis] = new
-    total: Tensor | None = None
-    for k in range(index.shape[1]):  # in order, so that the sum is the same on every run
-        part = picture.index_select(axis, index[:, k]).float() * weight[:, k].reshape(shape)
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    return total

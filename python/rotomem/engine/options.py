@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotomem.errors import UsageError
+from rotomem.matting.settings import EdgeSettings
 from rotomem.types import Window
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class TrackOptions:
                        no key lies before (after) a frame there is no object
         neighbours     key frames beyond its own two that a stretch between keys also learns from, on either side
         absent         `("hero@1020-1030", ...)`: objects and frames on which they are nowhere
+    Edges              as `matting.finish.EdgeSettings` has them
     Mattes             as `MatteSettings` has them
     Existing files     resume: keep what is whole and made with the same settings from the same plate files;
                        overwrite: replace everything; neither: refuse to run where a matte exists
@@ -170,6 +172,12 @@ class TrackOptions:
     direction: str = "both"
     neighbours: int = 1
     absent: tuple[str, ...] = ()
+    edge: str = EdgeSettings.edge
+    choke: float = EdgeSettings.choke
+    feather: float = EdgeSettings.feather
+    despeckle: float = EdgeSettings.despeckle
+    fill_holes: float = EdgeSettings.fill_holes
+    stabilise: float = EdgeSettings.stabilise
     format: str | None = None
     depth: str | None = None
     rgb: str = "none"
@@ -196,13 +204,19 @@ class TrackOptions:
             raise UsageError(f"neighbours is {self.neighbours}", remedy="give 0 or more")
         if self.roi not in ("off", "auto"):
             Window.parse(self.roi)
+        self.edges()
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other", remedy="choose one")
 
     def session(self) -> dict[str, Any]:
         """Keyword arguments of `Session`, size excepted."""
         names = (*(field.name for field in fields(MemorySettings)), "deep_update_every")
-        return {**{name: getattr(self, name) for name in names}, "depth": self.model_depth}
+        others = {"depth": self.model_depth, "refine": self.edge != "off"}
+        return {**{name: getattr(self, name) for name in names}, **others}
+
+    def edges(self) -> EdgeSettings:
+        """How mattes are finished. Raises UsageError for what is out of range."""
+        return EdgeSettings(**{field.name: getattr(self, field.name) for field in fields(EdgeSettings)})
 
     def mattes(self) -> MatteSettings:
         """How mattes are written."""

@@ -39,6 +39,7 @@ class Provenance:
     shots      groups of objects, and `segments` of each
     absent     object -> frames on which it is declared absent
     whole      whether every frame of a segment depends on all of its frames, in one direction too
+    reach      frames on either side that finishing looks at
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Provenance:
         direction: str,
         absent: Mapping[ObjectId, Collection[int]],
         whole: bool,
+        reach: int,
     ) -> None:
-        self._plate, self._whole = plate, whole
+        self._plate, self._whole, self._reach = plate, whole, reach
         self._common, self._direction, self._absent = dict(common), direction, absent
         self._shots, self._segments = shots, segments
         self._files: dict[int, str] = {}
@@ -108,11 +110,12 @@ class Provenance:
         chain = hashlib.blake2b(store.digest(self._of_segment(group, segment)).encode(), digest_size=16)
         for frame in segment.keys:
             chain.update(f"{frame} {self._file(frame)}\n".encode("utf-8", "surrogateescape"))
-        sources = {}
+        chained = []
         for frame in frames:
             chain.update(f"{frame} {self._file(frame)}\n".encode("utf-8", "surrogateescape"))
-            sources[frame] = chain.hexdigest()
-        return sources
+            chained.append(chain.hexdigest())
+        last = len(frames) - 1
+        return {frame: chained[min(i + self._reach, last)] for i, frame in enumerate(frames)}
 
     def _file(self, frame: int) -> str:
         """A frame's file by name, size and time of writing, so that a plate may move house."""

@@ -49,6 +49,7 @@ class Session:
     memory_gib           GiB that a memory which grows may fill: then every second frame goes, and new ones are
                          kept half as often; None: no limit
     deep_update_every    frames between deep updates of the sensory memory; negative: on every memory frame
+    refine               whether the model's refinement head, where it has one, has the last word on edges
     depth                layers that run, of a model that has a choice (AOST); None: all
     size                 shorter side of the picture the network sees; None or a size above the picture's own
                          leaves it as it is
@@ -70,6 +71,7 @@ class Session:
         include_last: bool | str = MODEL,
         memory_gib: float | None = MemorySettings.memory_gib,
         deep_update_every: int = TrackOptions.deep_update_every,
+        refine: bool = True,
         depth: int | None = None,
         size: int | None = DEFAULT_SIZE,
     ) -> None:
@@ -89,6 +91,7 @@ class Session:
         )
         self.size = size
         self.deep_update_every = deep_update_every
+        self.refine = refine
         self._depth = model.depths[-1] if model.depths else None
         if depth is not None:
             self.depth = depth
@@ -196,7 +199,7 @@ class Session:
                 seen = self._segment(features, update_sensory)
             plan = self.model.plan
             remembers = is_memory or ((self.settings.include_last or plan.short_term) and not last)
-            refined = None if seen is None else seen.refined
+            refined = seen.refined if seen is not None and self.refine else None
             # Of a refined frame that nothing remembers, what was refined is not asked for.
             if remembers or refined is None or given is not None:
                 segmented = None if seen is None else self._probabilities(seen, held, known, height, width)

@@ -23,7 +23,8 @@ import torch
 
 import rotomem
 from rotomem.engine.blend import Outputs
-from rotomem.engine.delivery import Delivery, Enlarge
+from rotomem.engine.delivery import Delivery
+from rotomem.engine.finishing import Finishing
 from rotomem.engine.footage import Cancelled, PlateFootage
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import track_segment
@@ -138,8 +139,8 @@ class ShotRun:
             drawn=self.survey.keys.by_frame,
             session=self.survey.session,
             # A frame that another window of it was seen of is looked at again.
-            pixels=options.rgb != "none" or options.roi != OFF,
-            reach=0,
+            pixels=options.rgb != "none" or options.roi != OFF or options.edges().pixels,
+            reach=options.edges().reach,
             clock=self._clock,
             on_step=self._advance,
         )
@@ -209,7 +210,7 @@ class ShotRun:
             delivery = self._delivery = Delivery(
                 survey.writer,
                 self.footage,
-                Enlarge(),
+                Finishing(survey.options.edges(), survey.sight, survey.info.pixel_aspect),
                 self._clock,
                 shots=survey.shots,
                 segments=survey.segments,

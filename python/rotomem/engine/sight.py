@@ -7,6 +7,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.engine.geometry import ShotGeometry
@@ -77,6 +78,10 @@ class Sight:
             linear, tamed = colour.to_linear(canvas_image(frame, canvas))
             encoded = colour.encode(geometry.shrink(torch.from_numpy(linear)).numpy())
         return geometry.add_rim(torch.from_numpy(encoded)), tamed
+
+    def pixels(self, frame: PlateFrame, window: Window) -> NDArray[np.float32]:
+        """A part of a frame at its own resolution, [H, W, 3] display-referred 0..1; window: on the canvas."""
+        return self._network_colour.apply(canvas_image(frame, window))[0]
 
 
 def _cut(frame: PlateFrame, window: Window) -> PlateFrame:

@@ -166,6 +166,7 @@ class Survey:
             absent=self.absent,
             # A window that follows the objects is planned from all frames.
             whole=options.roi == AUTO,
+            reach=options.edges().reach,
         )
         self.made = self.provenance.made()
 
@@ -200,13 +201,14 @@ class Survey:
         self.outputs = {i: (name, (i,)) for i, name in self.names.items()} if outputs is None else dict(outputs)
         sums = "; ".join(f"{i} is {'+'.join(map(str, of))}" for i, (_, of) in self.outputs.items() if of != (i,))
         provenance = {"plate" if k == "plate_name" else k: v for k, v in self._common.items()}
+        edges = " ".join(f"{k}={v}" for k, v in asdict(options.edges()).items())
         names = {i: name for i, (name, _) in self.outputs.items()}
         self.writer = MatteWriter(
             out,
             info=self.info,
             objects=names,
             settings=options.mattes(),
-            provenance={**provenance, "sums": sums},
+            provenance={**provenance, "edges": edges, "sums": sums},
             protect=[path for key in self.keys.by_frame.values() for path in key.paths],
             replace_foreign=options.overwrite,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,60 +11,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rotomem.errors import UsageError
 from rotomem.matting import guided
 from rotomem.matting.boxes import runs
 from rotomem.matting.edges import choke, despeckle, feather, fill_holes
 from rotomem.matting.raster import part_of
-from rotomem.matting.stabilise import REACH, Neighbour, stabilise
+from rotomem.matting.settings import EdgeSettings
+from rotomem.matting.stabilise import Neighbour, stabilise
 
-EDGES = ("off", "guided", "learned")
 _TILE = 32  # network pixels
 
 Pixels = Callable[[slice, slice], NDArray[np.float32]]
 """Rows and columns of the plate [rows, columns, 3], display-referred as the network sees it."""
-
-
-@dataclass(frozen=True)
-class EdgeSettings:
-    """How a matte is finished; lengths in plate pixels (see `matting.edges`).
-
-    edge         "off": what the network says without its refinement head, enlarged; "learned": with it, where the
-                 model has one; "guided": that, fitted to the plate's colours at plate resolution
-    choke        moves edges inwards, outwards where it is negative
-    feather      softens them by that much to either side
-    despeckle    islands smaller across than this go
-    fill_holes   holes smaller across than this close
-    stabilise    0..1, how much the edge leans on neighbouring frames
-
-    Raises UsageError for values outside these ranges.
-    """
-
-    edge: str = "guided"
-    choke: float = 0.0
-    feather: float = 0.0
-    despeckle: float = 0.0
-    fill_holes: float = 0.0
-    stabilise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.edge not in EDGES:
-            raise UsageError(f"edge is '{self.edge}'", remedy=f"use one of {', '.join(EDGES)}")
-        if not abs(self.choke) <= 64:
-            raise UsageError(f"choke is {self.choke:g} pixels", remedy="give -64 to 64")
-        for name, most in (("feather", 128), ("despeckle", 4096), ("fill_holes", 4096), ("stabilise", 1)):
-            if not 0 <= getattr(self, name) <= most:
-                raise UsageError(f"{name} is {getattr(self, name):g}", remedy=f"give 0 to {most}")
-
-    @property
-    def reach(self) -> int:
-        """Frames on either side that are looked at."""
-        return REACH if self.stabilise else 0
-
-    @property
-    def pixels(self) -> bool:
-        """Whether the plate's pixels are looked at."""
-        return self.edge == "guided"
 
 
 def finish(

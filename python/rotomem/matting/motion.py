@@ -27,7 +27,6 @@ _WINDOW = 9
 _STEPS = 4
 
 
-@torch.inference_mode()
 def estimate_motion(before: NDArray[Any], after: NDArray[Any]) -> tuple[Motion, NDArray[np.bool_]]:
     """Motion [H, W, 2] in pixels (x, y) from one picture to the next, and [H, W] where it can be trusted.
 
@@ -36,12 +35,25 @@ def estimate_motion(before: NDArray[Any], after: NDArray[Any]) -> tuple[Motion, 
 
     Raises ShapeError where the pictures differ in size.
     """
+    return estimate_motions(before, after)[0]
+
+
+@torch.inference_mode()
+def estimate_motions(
+    before: NDArray[Any], after: NDArray[Any]
+) -> tuple[tuple[Motion, NDArray[np.bool_]], tuple[Motion, NDArray[np.bool_]]]:
+    """What `estimate_motion` gives from the first picture to the second, and from the second to the first."""
     if before.shape != after.shape or before.ndim != 3:
         raise ShapeError(f"pictures are {list(before.shape)} and {list(after.shape)}, expected [H, W, 3] twice")
     height, width = before.shape[:2]
     scale = max(1, round(min(height, width) / WORKING_SIDE))
     pair = [_reduced(torch.from_numpy(np.ascontiguousarray(p, np.float32)), scale) for p in (before, after)]
     there, back = _flow(pair[0], pair[1]), _flow(pair[1], pair[0])
+    return _checked(there, back, height, width), _checked(back, there, height, width)
+
+
+def _checked(there: Tensor, back: Tensor, height: int, width: int) -> tuple[Motion, NDArray[np.bool_]]:
+    """Motion at the size of the pictures, and where going there and back ends at the start."""
     returned = there + _sample(back, there)
     tolerance = 1 + 0.05 * there.norm(dim=1, keepdim=True)
     trusted = (returned.norm(dim=1, keepdim=True) <= tolerance) & _inside(there)

@@ -8,7 +8,7 @@ a change that is larger than trembling is a change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.matting.guided import box
+from rotomem.matting.motion import Motion, estimate_motions
 
-REACH = 2
-"""Frames on either side."""
-_AGREE = 0.35
+_AGREE = 0.6
 """Difference of two mattes at which a neighbour is no longer believed."""
-_ALIKE = 0.1
+_ALIKE = 0.2
 """Difference of two pictures, likewise."""
+
+
+View = tuple[int, Hashable]
+"""A frame, and whatever tells one picture of it from another: the window it shows."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,59 @@ class Neighbour:
     """
 
     alpha: NDArray[np.float32]
-    motion: NDArray[np.float32]
+    motion: Motion
     trust: NDArray[np.float32]
 
 
-def trust(
-    picture: Tensor, neighbour: Tensor, motion: NDArray[np.float32], known: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+class Motions:
+    """Where a frame's pixels are on its neighbours. What was estimated for one frame is kept for the next."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[View, View], tuple[Motion, NDArray[np.bool_]]] = {}
+
+    def from_frame(
+        self, frames: Sequence[View], pictures: Sequence[Tensor | None], at: int
+    ) -> list[tuple[int, Motion, NDArray[np.float32]]]:
+        """(index, motion, trust) of the neighbours that can be reached from frames[at], nearest first.
+
+        frames     ascending
+        pictures   [h, w, 3] of each; None: nothing was seen there, and nothing beyond it is reached
+        """
+        oldest = frames[0][0]
+        self._pairs = {pair: found for pair, found in self._pairs.items() if all(f >= oldest for f, _ in pair)}
+        found = []
+        own = pictures[at]
+        for order in (range(at + 1, len(frames)), range(at - 1, -1, -1)):
+            motion: Tensor | None = None
+            known = torch.ones(())
+            for k in order:
+                before, picture = (k - 1 if k > at else k + 1), pictures[k]
+                if own is None or picture is None:
+                    break
+                step, sure = (torch.from_numpy(a) for a in self._pair(frames, pictures, before, k))
+                if motion is not None:  # onwards from where the last step ended
+                    ended = _warped(torch.cat([step.permute(2, 0, 1), sure[None].float()]), motion)
+                    step, sure = motion + ended[:2].permute(1, 2, 0), ended[2]
+                motion, known = step, known * sure
+                found.append((k, motion.numpy(), _trust(own, picture, motion, known)))
+        return sorted(found, key=lambda one: abs(one[0] - at))
+
+    def _pair(
+        self, frames: Sequence[View], pictures: Sequence[Tensor | None], a: int, b: int
+    ) -> tuple[Motion, NDArray[np.bool_]]:
+        if (frames[a], frames[b]) not in self._pairs:
+            first, second = pictures[a], pictures[b]
+            assert first is not None and second is not None
+            there, back = estimate_motions(first.numpy(), second.numpy())
+            self._pairs[frames[a], frames[b]], self._pairs[frames[b], frames[a]] = there, back
+        return self._pairs[frames[a], frames[b]]
+
+
+def _trust(picture: Tensor, neighbour: Tensor, motion: Tensor, known: Tensor) -> NDArray[np.float32]:
     """How far a motion is to be believed [h, w]: where it is known and both pictures [h, w, 3] show the same."""
-    moved = _warped(neighbour.permute(2, 0, 1), torch.from_numpy(motion))
-    apart = box((picture.permute(2, 0, 1) - moved).abs().amax(0, keepdim=True), 1)[0]
-    alike = (1 - apart / _ALIKE).clamp_(0, 1) * torch.from_numpy(known)
-    return alike.float().numpy()
+    moved = _warped(neighbour.permute(2, 0, 1), motion)
+    apart = box((picture.permute(2, 0, 1) - moved).abs().amax(0, keepdim=True), 1)[0].float()
+    return ((1 - apart / _ALIKE).clamp_(0, 1) * known).numpy()
 
 
 def stabilise(alpha: NDArray[np.float32], neighbours: Sequence[Neighbour], strength: float) -> NDArray[np.float32]:
