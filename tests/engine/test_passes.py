@@ -31,7 +31,7 @@ def key(frame: int, *objects: int, empty: Sequence[int] = ()) -> KeyMask:
 class Drift:
     """Drifting waves as footage; `missing` frames have no picture."""
 
-    window, size = Window(0, 0, 64, 48), (48, 64)
+    size = (48, 64)
 
     def __init__(self, name: str = "sixth", missing: Sequence[int] = ()) -> None:
         self.model, self.missing = MODELS[name](), missing
@@ -44,6 +44,9 @@ class Drift:
         for frame in frames:
             yield frame, None if frame in self.missing else picture(frame)
             self.taken.append(frame)
+
+    def window(self, frame: int) -> Window:
+        return Window(0, 0, 64, 48)
 
     def masks(self, key: KeyMask) -> np.ndarray:
         return key.alpha

@@ -15,6 +15,7 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.report import Progress
 from rotomem.engine.session import Session
 from rotomem.engine.shot import ShotRun, track
+from rotomem.engine.store import StoredFrame
 from rotomem.errors import MaskError, OutputError, PlateError, UsageError
 from rotomem.io.mattes import MatteWriter
 
@@ -620,30 +621,34 @@ def test_shot_run_when_left_without_running_then_nothing_was_written(tmp_path, m
     assert not Path(tmp_path / "out").exists()
 
 
-def test_track_memory_when_shot_is_longer_then_frames_in_flight_stay_few(tmp_path, model, monkeypatch):
-    """What bounds memory: frames of the plate that exist at one time are never more than the stages hold."""
+class Alive:
+    """Counts what a function returned and nobody has let go of yet."""
+
+    def __init__(self, make):
+        self.make, self.now, self.most, self.lock = make, 0, 0, threading.Lock()
+
+    def __call__(self, *args, **options):
+        made = self.make(*args, **options)
+        self._count(1)
+        weakref.finalize(made, self._count, -1)
+        return made
+
+    def _count(self, more: int) -> None:
+        with self.lock:
+            self.now += more
+            self.most = max(self.most, self.now)
+
+
+@pytest.mark.parametrize("out", ["out", "out.mov"])
+def test_track_memory_when_shot_is_longer_then_frames_in_flight_stay_few(tmp_path, model, monkeypatch, out):
+    """What bounds memory: frames that exist at one time are never more than the stages hold."""
     pattern = plate(tmp_path / "plate", range(1001, 1031))
     keys = [soft_key(tmp_path, 1001), soft_key(tmp_path, 1020)]
-    alive, most, lock = 0, 0, threading.Lock()
-    see = PlateFootage.see
-
-    def gone() -> None:
-        nonlocal alive
-        with lock:
-            alive -= 1
-
-    def counted(self, frame):
-        nonlocal alive, most
-        seen = see(self, frame)
-        with lock:
-            alive += 1
-            most = max(most, alive)
-        weakref.finalize(seen, gone)
-        return seen
-
-    monkeypatch.setattr(PlateFootage, "see", counted)
-    track(pattern, keys, tmp_path / "out", model=model, **FAST)
-    assert 2 < most <= 10
+    seen, stored = Alive(PlateFootage.see), Alive(StoredFrame.of)
+    monkeypatch.setattr(PlateFootage, "see", lambda self, frame: seen(self, frame))
+    monkeypatch.setattr(StoredFrame, "of", stored)
+    track(pattern, keys, tmp_path / out, model=model, **FAST)
+    assert 2 < seen.most <= 10 and 1 <= stored.most <= 6
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -28,7 +28,5 @@ def run(args: argparse.Namespace) -> int:
 
     path = blender_zip(args.out)
     print(f"wrote {path}")
-    print(
-        "in Blender: Edit > Preferences > Add-ons > Install from Disk; then set the engine in its preferences"
-    )
+    print("in Blender: Edit > Preferences > Add-ons > Install from Disk; then set the engine in its preferences")
     return EXIT_OK

@@ -79,9 +79,10 @@ class Delivery:
         self._writer, self._footage, self._finish, self._clock = writer, footage, finish, clock
         self._shots, self._made, self._outputs = shots, made, outputs
         self._segments = [{f: segment for segment in own for f in segment.frames} for own in segments]
-        self._readers: list[dict[int, Reader]] = [{} for _ in shots]
+        self._answers: list[dict[int, StoredFrame | Reader]] = [{} for _ in shots]
         self._waiting = sorted(wanted)
         self._left = set(wanted)
+        self._unwritten = set(wanted)
         self._ordered = ordered
         self._behind = WriteBehind(self._deliver, depth=_WRITE_DEPTH)
 
@@ -89,9 +90,9 @@ class Delivery:
         """Deliver what needs no network: frames on which everything was drawn."""
         self._release(self._waiting)
 
-    def arrived(self, group: int, frame: int, reader: Reader) -> None:
-        """A group's answer about a frame can be read now."""
-        self._readers[group][frame] = reader
+    def arrived(self, group: int, frame: int, answer: StoredFrame | Reader) -> None:
+        """A group's answer about a frame, or where it can be read; what is given is held until nobody needs it."""
+        self._answers[group][frame] = answer
         self._release(self._around(group, frame))
 
     def close(self) -> None:
@@ -130,7 +131,19 @@ class Delivery:
         self._behind.put(frame)
 
     def _ready(self, frame: int) -> bool:
-        return all(near in readers for g, readers in enumerate(self._readers) for near in self._around(g, frame))
+        return all(near in answers for g, answers in enumerate(self._answers) for near in self._around(g, frame))
+
+    def _answer(self, group: int, frame: int) -> StoredFrame:
+        answer = self._answers[group][frame]
+        return answer if isinstance(answer, StoredFrame) else answer.read(frame)
+
+    def _let_go(self, frame: int) -> None:
+        """A frame is written: drop the answers that no frame is left for."""
+        self._unwritten.discard(frame)
+        for group, answers in enumerate(self._answers):
+            for near in self._around(group, frame):
+                if self._unwritten.isdisjoint(self._around(group, near)):
+                    answers.pop(near, None)
 
     def _deliver(self, frame: int) -> None:
         """Finish and write one frame; in the writer's thread."""
@@ -141,7 +154,7 @@ class Delivery:
             for group, shot in enumerate(self._shots):
                 around = self._around(group, frame)
                 if around:
-                    stored = [self._readers[group][near].read(near) for near in around]
+                    stored = [self._answer(group, near) for near in around]
                     told.update(self._finish.finish(stored, around.index(frame), self._footage, seen))
                 if (key := shot.keys.get(frame)) is not None:
                     drawn.update(zip(key.objects, key.alpha, strict=True))
@@ -149,4 +162,5 @@ class Delivery:
         delivered = together(mattes, self._outputs)
         with self._clock.busy("write"):
             self._writer.write(seen.plate, delivered, keys=self._made[frame].keys, source=self._made[frame].source)
+        self._let_go(frame)
         self.written.append(frame)

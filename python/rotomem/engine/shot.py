@@ -71,7 +71,8 @@ def track(
 
     Raises any RotomemError; frames written before it are whole, and the error's `report` attribute tells them.
     Memory: independent of the number of frames; about 8 frames of the plate.
-    Disk: a temporary folder holds what the network said until the run ends, about 20 KB a frame and object.
+    Disk: between two keys a temporary folder holds what the first pass said, about 100 KB a frame; of a movie that
+    is not tracked in its own order all of it.
     """
     try:
         settings = _options(options)
@@ -260,13 +261,18 @@ class ShotRun:
                     self._look_up(frame)
                 return
             needed = set(segment.frames)
-        writer = stack.enter_context(store.begin(name, inputs))
         shot, options = survey.shots[group], survey.options
         region, told = choose_region(shot, segment, self.footage, scratch, options, survey.model.plan)
         if told:
             self.report.notes.append(told)
         footage = self.footage if region is None else self.footage.within(region)
         frames = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
+        if self._store is None and len(survey.shots) == 1 and not survey.movie:
+            # Frames go as they come: nothing has to wait on disk.
+            for stored in frames:
+                delivery.arrived(group, stored.frame, stored)
+            return
+        writer = stack.enter_context(store.begin(name, inputs))
         for stored in frames:
             writer.put(stored)
             delivery.arrived(group, stored.frame, writer)

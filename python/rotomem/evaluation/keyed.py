@@ -53,7 +53,7 @@ class PictureFootage:
         on_step: Callable[[int], None] | None = None,
     ) -> None:
         height, width = read_picture(images[0]).shape[:2]
-        self.window, self.size = Window(0, 0, width, height), (height, width)
+        self._canvas, self.size = Window(0, 0, width, height), (height, width)
         self.session = session
         self._images, self._gauge, self._on_step = images, gauge, on_step
 
@@ -66,6 +66,10 @@ class PictureFootage:
                     yield frame, picture
                 if self._on_step:
                     self._on_step(frame)
+
+    def window(self, frame: int) -> Window:
+        """See Footage."""
+        return self._canvas
 
     def masks(self, key: KeyMask) -> NDArray[np.float32]:
         """See Footage."""
