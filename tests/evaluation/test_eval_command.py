@@ -253,6 +253,19 @@ def test_eval_when_clips_are_composed_then_the_same_seed_gives_the_same_figures(
     assert first["matte"] != other["matte"] and measured("motion_blur", "1")["matte"] != first["matte"]
 
 
+def test_eval_when_clicks_are_asked_for_then_j_after_each(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    assert main(["eval", str(data), "--clicks", "2", "--size", "32", "--json", str(report)]) == 0
+    told = json.loads(report.read_text())
+    assert len(told["j"]) == 2 and all(0 < j <= 1 for j in told["j"])
+    assert all(len(s["j"]) == 2 and s["objects"] >= 1 for s in told["sequences"])
+    assert "after 1 to 2 clicks" in capsys.readouterr().out
+    assert main(["eval", str(data), "--clicks", "2", "--keys", "1"]) == 2
+    assert "--keys is not measured with --clicks" in capsys.readouterr().err
+
+
 def test_eval_when_numbers_of_keys_are_asked_then_a_table_each_on_the_same_frames(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

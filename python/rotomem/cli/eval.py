@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +37,7 @@ _Score = TypeVar("_Score")
 
 _GENERATED = ("motion_blur", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
-_OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys")
+_OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys", "clicks")
 """Options that change nothing where mattes are measured; their flicker always is."""
 _SOURCES = 160
 """Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
@@ -99,6 +100,12 @@ def add_parser(subparsers: SubParsers) -> None:
         help="true masks on N frames, evenly spread (1: the first; 2: the first and the last; ...), tracked both "
         "ways as track does; key frames do not count, nor do those of the other numbers given",
     )
+    data.add_argument(
+        "--clicks",
+        type=parse_positive,
+        metavar="N",
+        help="not tracking, but `rotomem prompt`: J after 1 to N clicks on each object of the first annotated frame",
+    )
     data.add_argument("--limit", type=int, metavar="N", help="only the first N frames of each sequence")
     data.add_argument(
         "--flicker", action="store_true", help="also how steady probabilities are along the picture's motion; slower"
@@ -157,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
         measured = figures.alpha_as_dict(mattes)
     elif args.keys:
         return _run_keyed(args, model, sequences, console, started)
+    elif args.clicks:
+        return _run_clicks(args, model, sequences, console)
     else:
         labels, failed = _each(sequences, lambda one: _run_sequence(args, model, one, console), console)
         measured = figures.as_dict(labels)
@@ -248,6 +257,29 @@ def _run_keyed(
     return EXIT_PARTLY if any(report["failed"] for report in reports) else EXIT_OK
 
 
+def _run_clicks(
+    args: argparse.Namespace, model: VOSModel, sequences: Sequence[VideoSequence], console: Console
+) -> int:
+    """Click on every object of every sequence; a line each and the mean."""
+    import numpy as np
+
+    from rotomem.evaluation.clicks import run_clicks
+
+    scores, failed = _each(sequences, lambda one: run_clicks(one, model, args.clicks, size=args.size), console)
+    mean = [float(j) for j in np.mean([score.j for score in scores], axis=0)]
+    _write_json(args, {"model": model.name, "sequences": [asdict(s) for s in scores], "j": mean, "failed": failed})
+    if args.json != "-":
+        for score in scores:
+            objects = f"{score.objects} object{'s' if score.objects > 1 else ''}"
+            print(f"{score.name:20} {_figures(score.j)}  {objects}, {score.answer_s:.2f} s an answer")
+        print(f"{'mean J':20} {_figures(mean)}  after 1 to {args.clicks} clicks")
+    return EXIT_PARTLY if failed else EXIT_OK
+
+
+def _figures(values: Sequence[float]) -> str:
+    return "  ".join(f"{value:.3f}" for value in values)
+
+
 def _each(
     items: Sequence[_Item], measure: Callable[[_Item], _Score], console: Console
 ) -> tuple[list[_Score], dict[str, str]]:
@@ -281,9 +313,12 @@ def _check(args: argparse.Namespace) -> None:
     if args.generated:
         _refuse(args, (*_OF_LABELS, "sequences"), "not about composed clips")
     if args.table:
-        _refuse(args, ("flicker", "protocol", "sequences", "keys"), "not about a paper's table")
+        _refuse(args, ("flicker", "protocol", "sequences", "keys", "clicks"), "not about a paper's table")
     if args.keys:
         _refuse(args, ("out", "all_frames", "flicker", "multi_scale", "flip"), "not measured with --keys")
+    if args.clicks:
+        others = ("keys", "out", "all_frames", "flicker", "multi_scale", "flip", "limit")
+        _refuse(args, others, "not measured with --clicks")
     if args.generated and (args.clips < 1 or args.frames < 2 or not args.size):
         raise UsageError(
             f"{args.clips} clips of {args.frames} frames at {args.size or 'full size'}",

@@ -7,15 +7,20 @@ one after it at the most interior point of the largest error, inside the object 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rotomem.errors import ShapeError
+from rotomem.engine.options import DEFAULT_SIZE
+from rotomem.errors import InputError, ShapeError
+from rotomem.evaluation.davis import Truth, VideoSequence, ids_of, read_picture
 from rotomem.evaluation.measures import Mask, region_similarity
-from rotomem.prompts.marks import Mark, click
+from rotomem.models.interface import VOSModel
+from rotomem.prompts.marks import Mark, Prompt, click
+from rotomem.prompts.prompter import Prompter
 
 
 def interior_distance(mask: Mask) -> NDArray[np.float64]:
@@ -85,3 +90,44 @@ def answer_clicks(segment: Callable[[Sequence[Mark]], Mask], truth: Mask, count:
             mask = segment(clicks)
         scores.append(region_similarity(mask, truth))
     return Answers(tuple(scores), tuple(clicks))
+
+
+@dataclass(frozen=True)
+class ClickScore:
+    """One sequence's first annotated frame, its objects clicked one by one.
+
+    j         after 1, 2, ... clicks, mean over the objects
+    answer_s  seconds that an answer took, mean
+    """
+
+    dataset: str
+    name: str
+    objects: int
+    j: tuple[float, ...]
+    answer_s: float
+
+
+def run_clicks(
+    sequence: VideoSequence, model: VOSModel, count: int, *, size: int | None = DEFAULT_SIZE
+) -> ClickScore:
+    """Click up to `count` times on every object of a sequence's first annotated frame.
+
+    Raises InputError where that shows none.
+    """
+    frame = min(sequence.annotations)
+    labels = Truth(sequence).labels(frame)
+    ids = [] if labels is None else ids_of(labels)
+    if labels is None or not ids:
+        raise InputError("the first annotation shows no object", path=sequence.annotations[frame])
+    prompter = Prompter(model, read_picture(sequence.images[frame]), size=size)
+    seconds: list[float] = []
+
+    def segment(marks: Sequence[Mark]) -> Mask:
+        started = time.perf_counter()
+        (mask,) = prompter.masks({"object": Prompt(tuple(marks))})
+        seconds.append(time.perf_counter() - started)
+        return mask > 0.5
+
+    scores = [answer_clicks(segment, labels == number, count).j for number in ids]
+    mean = tuple(float(j) for j in np.mean(scores, axis=0))
+    return ClickScore(sequence.dataset, sequence.name, len(ids), mean, sum(seconds) / len(seconds))
