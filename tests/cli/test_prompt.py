@@ -29,7 +29,7 @@ def test_prompt_when_clicked_then_a_key_that_track_takes(tmp_path: Path, shot: l
     assert "hero: " in said and f"--mask hero@1002={key}" in said
     assert region_similarity(matte(key) > 0.5, disc(1) > 0.5) > 0.7
     told = oiio.ImageInput.open(str(key)).spec().getattribute("rotomem/prompts")
-    assert json.loads(told)["hero"]["in"] == [[21.0, 24.0]]
+    assert json.loads(told) == {"hero": [{"in": [21.0, 24.0]}, {"out": [60.0, 40.0]}]}
     assert main(["track", *shot, "--mask", f"hero@1002={key}", "-o", str(tmp_path / "out"), "--quiet"]) == 0
     assert len(list((tmp_path / "out").iterdir())) == 3
     assert main(["prompt", *shot, *options]) == 0  # its own file may be made anew
@@ -37,7 +37,7 @@ def test_prompt_when_clicked_then_a_key_that_track_takes(tmp_path: Path, shot: l
 
 def test_prompt_when_several_objects_in_a_file_then_a_layer_each(tmp_path: Path, shot: list[str], capsys):
     clicks = tmp_path / "clicks.json"
-    clicks.write_text(json.dumps({"hero": {"in": [[20, 24]]}, "cold": {"in": [[[48, 14], [52, 14]]], "radius": 2}}))
+    clicks.write_text(json.dumps({"hero": [{"in": [20, 24]}], "cold": [{"in": [[48, 14], [52, 14]], "radius": 2}]}))
     key = tmp_path / "key.exr"
     assert main(["prompt", *shot, "--frame", "1001", "--prompts", str(clicks), "-o", str(key), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,15 +42,23 @@ def add_parser(subparsers: SubParsers) -> None:
     marks.add_argument(
         "--object", default="object", metavar="NAME", help="that --click and --box speak of (%(default)s)"
     )
-    marks.add_argument("--click", type=_place, action="append", default=[], metavar="X,Y", help="it is here")
-    marks.add_argument("--click-out", type=_place, action="append", default=[], metavar="X,Y", help="it is not here")
+    for option, inside, text in (("--click", True, "it is here"), ("--click-out", False, "it is not here")):
+        marks.add_argument(
+            option,
+            type=partial(_click, inside),
+            dest="clicks",
+            action="append",
+            default=[],
+            metavar="X,Y",
+            help=f"{text}; give clicks in the order they were made, for each corrects the answer to those before",
+        )
     marks.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="it lies inside")
     marks.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
-        help='clicks and scribbles of any number of objects: {"hero": {"in": [[x, y], [[x, y], [x, y]]], '
-        '"out": [...], "radius": 3, "box": [x0, y0, x1, y1]}}',
+        help='clicks and scribbles of any number of objects: {"hero": [{"in": [x, y]}, {"out": [[x, y], [x, y]], '
+        '"radius": 3}], "car": [{"box": [x0, y0, x1, y1]}]}',
     )
     marks.add_argument(
         "--scribbles",
@@ -112,19 +121,19 @@ def _prompts_without_strokes(args: argparse.Namespace) -> dict[str, Prompt]:
     from rotomem.types import Window
 
     prompts = dict(read_prompts(args.prompts)) if args.prompts else {}
-    if args.click or args.click_out or args.box:
-        marks = [click(x, y) for x, y in args.click] + [click(x, y, inside=False) for x, y in args.click_out]
+    if args.clicks or args.box:
         told = prompts.get(args.object, Prompt())
         box = Window(*args.box) if args.box else told.box
+        marks = tuple(click(x, y, inside) for x, y, inside in args.clicks)
         prompts[args.object] = dataclasses.replace(told, marks=(*told.marks, *marks), box=box)
     if not prompts and not args.scribbles:
         raise UsageError("nothing was marked", remedy="give --click X,Y, --box, --prompts FILE or --scribbles FILE")
     return prompts
 
 
-def _place(text: str) -> tuple[float, float]:
+def _click(inside: bool, text: str) -> tuple[float, float, bool]:
     x, y = _numbers(text, 2, "X,Y")
-    return x, y
+    return x, y, inside
 
 
 def _box(text: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class DrawnKey:
 def draw_key(
     plate: str | Path,
     frame: int,
-    prompts: Mapping[str, Prompt | Mapping[str, Any]],
+    prompts: Mapping[str, Prompt | Sequence[Any]],
     out: str | Path,
     options: TrackOptions | None = None,
 ) -> DrawnKey:

@@ -1,19 +1,19 @@
 """What an artist says about an object without drawing it: clicks, scribbles, a box; as values, as JSON, as a picture.
 
 Places are in the plate's own pixels: x to the right, y down, (0, 0) the upper left corner of the pixel that EXR
-windows count as 0, 0. A file of prompts:
+windows count as 0, 0. A file of prompts tells of each object in the order in which it was said:
 
-    {"hero": {"in": [[640, 360], [[600, 300], [620, 340]]], "out": [[100, 50]], "radius": 4},
-     "car":  {"in": [[90, 40]], "box": [0, 0, 200, 80]}}
+    {"hero": [{"in": [640, 360]}, {"in": [[600, 300], [620, 340]], "radius": 6}, {"out": [100, 50]}],
+     "car": [{"box": [0, 0, 200, 80]}, {"in": [90, 40]}]}
 
-A point is a click, a list of points a scribble of that radius; "in" lies on the object, "out" beside it.
+"in" lies on the object, "out" beside it; a point is a click, a list of points a scribble.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def click(x: float, y: float, inside: bool = True) -> Mark:
 class Prompt:
     """All that was said about one object on one frame.
 
-    marks   clicks and scribbles
+    marks   clicks and scribbles, in the order they were made: each corrects what was answered to those before it
     box     the object lies inside this window; None: anywhere
     strokes painted scribbles [H, W] int8 on the canvas: 1 on the object, -1 beside it, 0 nothing said; None: none
     """
@@ -66,14 +66,14 @@ class Prompt:
     strokes: NDArray[np.int8] | None = None
 
 
-def as_prompts(told: Mapping[str, Prompt | Mapping[str, Any]], *, source: str = "the prompts") -> dict[str, Prompt]:
+def as_prompts(told: Mapping[str, Prompt | Sequence[Any]], *, source: str = "the prompts") -> dict[str, Prompt]:
     """Object name -> prompt, from prompts and from what a file of prompts holds for an object.
 
     source   what errors call it
     Raises MaskError saying which object and which entry is wrong.
     """
     if not isinstance(told, Mapping) or not told:
-        raise MaskError(f"{source} name no object", remedy='write {"hero": {"in": [[640, 360]]}}')
+        raise MaskError(f"{source} name no object", remedy='write {"hero": [{"in": [640, 360]}]}')
     return {name: of if isinstance(of, Prompt) else _prompt(name, of, source) for name, of in told.items()}
 
 
@@ -93,47 +93,50 @@ def as_json(prompts: Mapping[str, Prompt]) -> dict[str, Any]:
     """Prompts as a file of prompts holds them; painted strokes are left out."""
     told: dict[str, Any] = {}
     for name, prompt in prompts.items():
-        of: dict[str, Any] = {}
+        box = prompt.box
+        said: list[dict[str, Any]] = [] if box is None else [{"box": [box.x0, box.y0, box.x1, box.y1]}]
         for mark in prompt.marks:
             points = [list(point) for point in mark.points]
-            of.setdefault("in" if mark.inside else "out", []).append(points[0] if len(points) == 1 else points)
-        if prompt.marks:
-            of["radius"] = prompt.marks[0].radius
-        if prompt.box is not None:
-            of["box"] = [prompt.box.x0, prompt.box.y0, prompt.box.x1, prompt.box.y1]
-        told[name] = of
+            one = {"in" if mark.inside else "out": points[0] if len(points) == 1 else points}
+            said.append(one if mark.radius == _RADIUS else {**one, "radius": mark.radius})
+        told[name] = said
     return told
 
 
 def _prompt(name: str, told: Any, source: str) -> Prompt:
-    known = {"in", "out", "radius", "box"}
-    if not isinstance(told, Mapping) or set(told) - known:
-        odd = sorted(set(told) - known) if isinstance(told, Mapping) else [repr(told)]
-        raise MaskError(f"{source}: {name} has {', '.join(odd)}", remedy=f"give {', '.join(sorted(known))}")
-    radius = told.get("radius", _RADIUS)
-    if not _number(radius) or radius <= 0:
-        raise MaskError(f"{source}: the radius of {name} is {radius!r}", remedy="give plate pixels above 0")
-    marks = []
-    for where in ("in", "out"):
-        entries = told.get(where, [])
-        if not isinstance(entries, (list, tuple)):
-            raise MaskError(f"{source}: '{where}' of {name} is {entries!r}", remedy="give a list of points")
-        for entry in entries:
-            points = [entry] if _point(entry) else entry
-            if not isinstance(points, (list, tuple)) or not points or not all(map(_point, points)):
-                raise MaskError(
-                    f"{source}: '{where}' of {name} holds {entry!r}",
-                    remedy="a click is [x, y], a scribble a list of such points",
-                )
-            marks.append(Mark(tuple((float(x), float(y)) for x, y in points), where == "in", float(radius)))
-    box = told.get("box")
-    if box is not None:
-        numbers = isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_number, box))
-        if not numbers or box[0] >= box[2] or box[1] >= box[3]:
-            raise MaskError(f"{source}: the box of {name} is {box!r}", remedy="give [x0, y0, x1, y1]")
-        x0, y0, x1, y1 = box
-        box = Window(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
+    if not _listed(told):
+        raise MaskError(f"{source}: {name} has {told!r}", remedy='give a list such as [{"in": [640, 360]}]')
+    marks: list[Mark] = []
+    box: Window | None = None
+    for said in told:
+        kind = next((k for k in ("in", "out", "box") if isinstance(said, Mapping) and k in said), None)
+        if kind is None or set(said) - {kind, "radius"}:
+            raise MaskError(f"{source}: {name} has {said!r}", remedy='give one of "in", "out" and "box"')
+        if kind == "box":
+            box = _window(name, said["box"], source)
+            continue
+        radius, points = said.get("radius", _RADIUS), said[kind]
+        points = [points] if _point(points) else points
+        if not _listed(points) or not points or not all(map(_point, points)):
+            raise MaskError(
+                f"{source}: '{kind}' of {name} is {said[kind]!r}",
+                remedy="a click is [x, y], a scribble a list of such points",
+            )
+        if not _number(radius) or radius <= 0:
+            raise MaskError(f"{source}: a radius of {name} is {radius!r}", remedy="give plate pixels above 0")
+        marks.append(Mark(tuple((float(x), float(y)) for x, y in points), kind == "in", float(radius)))
     return Prompt(tuple(marks), box)
+
+
+def _window(name: str, told: Any, source: str) -> Window:
+    if not (_listed(told) and len(told) == 4 and all(map(_number, told)) and told[0] < told[2] and told[1] < told[3]):
+        raise MaskError(f"{source}: the box of {name} is {told!r}", remedy="give [x0, y0, x1, y1]")
+    x0, y0, x1, y1 = told
+    return Window(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
+
+
+def _listed(value: object) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _number(value: object) -> bool:
