@@ -81,6 +81,9 @@ def test_coverage_when_feathered_then_falls_evenly_outward(turned: bool) -> None
     ramp = coverage(curve, CANVAS)[23:25, 40:56].mean(axis=0)
     expected = np.clip(1 - (np.arange(40.5, 56) - 44) / 8, 0, 1)
     np.testing.assert_allclose(ramp, expected, atol=0.02)
+    # As wide on the diagonals, between the points: the cone's volume.
+    volume = np.pi * (12**2 + 12 * 20 + 20**2) / 3
+    assert coverage(curve, CANVAS.union(Window(0, 0, 64, 60))).sum() == pytest.approx(volume, rel=2e-3)
 
 
 def test_feather_when_uneven_then_each_side_has_its_own() -> None:

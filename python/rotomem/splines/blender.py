@@ -30,6 +30,7 @@ def make_masks():
         layers = []
         for shape in said["shapes"]:
             layer = mask.layers.new(name=shape["name"])
+            layer.falloff = "LINEAR"
             layer.blend = "MERGE_SUBTRACT" if shape["subtract"] else "MERGE_ADD"
             spline = layer.splines.new()
             spline.use_cyclic = True

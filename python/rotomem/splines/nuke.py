@@ -56,10 +56,8 @@ def _shape_lines(shape: Shape, height: int) -> Iterator[str]:
     relative = [np.stack([p[:, 0] - p[:, 1], p[:, 1], p[:, 2] - p[:, 1]], axis=1) for p in outlines]
     yield "      {" + _curve(list(shape.keys), relative)
     if any(c.feather.any() for c in curves):
-        feathers = []
-        for curve, points in zip(curves, relative, strict=True):
-            offset = curve.feather[:, None] * curve.normals() * (1, -1)
-            feathers.append(np.stack([points[:, 0], offset, points[:, 2]], axis=1))
+        edges = [(c.outer() - c.points[:, 1:2]) * (1, -1) for c in curves]
+        feathers = [np.stack([e[:, 0] - e[:, 1], e[:, 1], e[:, 2] - e[:, 1]], axis=1) for e in edges]
         yield "      " + _curve(list(shape.keys), feathers) + "}"
     else:
         yield "      idem}"

@@ -18,6 +18,9 @@ from rotomem.errors import InputError
 Array = NDArray[np.float64]
 
 
+_LONGEST = 10.0  # times that a handle grows with the feather
+
+
 class SplineError(InputError):
     """Splines that cannot be read, or that say what rotomem cannot draw."""
 
@@ -31,8 +34,8 @@ class Curve:
     feather   [N] float64 pixels >= 0: how far from each point, away from the inside, coverage falls to 0
 
     Between two points the curve is the cubic of point, handle out, next handle in, next point; the last point is
-    followed by the first. The outer edge of the feather is the same curve with every point and its two handles moved
-    along the point's outward normal by its feather.
+    followed by the first. The feather's outer edge has every point moved along its outward normal by its feather, and
+    handles as much longer as its pieces are from end to end (W. Tiller and E. Hanson, 1984).
     """
 
     points: Array
@@ -68,8 +71,13 @@ class Curve:
 
     def outer(self, share: float = 1.0) -> Array:
         """[N, 3, 2] points of the feather's outer edge; `share` 0..1 of the way to it."""
-        offset = share * self.feather[:, None] * self.normals()
-        return self.points + offset[:, None, :]
+        points = self.points[:, 1]
+        moved = points + share * self.feather[:, None] * self.normals()
+        chord = np.hypot(*(np.roll(points, -1, axis=0) - points).T)
+        longer = np.hypot(*(np.roll(moved, -1, axis=0) - moved).T) / np.maximum(chord, 1e-9)
+        longer = np.where(chord > 1e-6, np.clip(longer, 0, _LONGEST), 1.0)[:, None]
+        into = moved + np.roll(longer, 1, axis=0) * (self.points[:, 0] - points)
+        return np.stack([into, moved, moved + longer * (self.points[:, 2] - points)], axis=1)
 
 
 def _directions(points: Array) -> tuple[Array, Array]:
