@@ -104,4 +104,8 @@ def matte(path: Path, channel: str = "A") -> NDArray[np.generic]:
 
 def digests(folder: Path) -> dict[str, str]:
     """File name -> hash of its bytes."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if _is_matte(p)}
+
+
+def _is_matte(path: Path) -> bool:
+    return path.is_file() and not path.name.endswith("quality.json")

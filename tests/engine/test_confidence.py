@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rotomem.engine.confidence import GONE, SIGNALS, confidence, frame_signals, judge
+from rotomem.engine.confidence import GONE, SIGNALS, confidence, frame_signals, step_signals
 from rotomem.engine.session import Session
 from rotomem.errors import ShapeError
 
@@ -19,7 +19,8 @@ def disc(x: float = 32, y: float = 24, radius: float = 10, soft: float = 1.0) ->
 
 
 def test_signals_when_nothing_is_wrong_then_all_are_small_and_confidence_is_high() -> None:
-    signals = frame_signals(disc(34), forward=disc(34), backward=disc(34), before=disc(32), match=0.0, distance=1)
+    signals = frame_signals(disc(34), forward=disc(34), backward=disc(34), distance=1)
+    signals |= step_signals(disc(34), disc(32), 0.0)
     assert set(signals) == set(SIGNALS)
     assert signals["disagreement"] == signals["gone"] == signals["match"] == 0
     assert signals["shape_jump"] < 0.01 and signals["area_jump"] < 0.01 and signals["doubt"] < 0.1
@@ -28,7 +29,7 @@ def test_signals_when_nothing_is_wrong_then_all_are_small_and_confidence_is_high
 
 def test_signals_when_only_one_pass_ran_then_what_is_unknown_is_left_out() -> None:
     assert set(frame_signals(disc())) == {"entropy", "doubt", "gone"}
-    assert "match" not in frame_signals(disc(), match=math.nan)
+    assert step_signals(disc(), None) == {}
 
 
 def test_entropy_when_the_edge_is_twice_as_soft_then_it_doubles_whatever_the_radius() -> None:
@@ -53,15 +54,15 @@ def test_disagreement_when_passes_share_nothing_then_it_is_nearly_one() -> None:
 
 def test_area_jump_when_the_area_halves_or_doubles_then_it_is_ln_two_either_way() -> None:
     small, large = disc(radius=8), disc(radius=8 * math.sqrt(2))
-    assert frame_signals(large, before=small)["area_jump"] == pytest.approx(math.log(2), abs=0.03)
-    assert frame_signals(small, before=large)["area_jump"] == pytest.approx(math.log(2), abs=0.03)
+    assert step_signals(large, small)["area_jump"] == pytest.approx(math.log(2), abs=0.03)
+    assert step_signals(small, large)["area_jump"] == pytest.approx(math.log(2), abs=0.03)
 
 
 def test_shape_jump_when_the_object_changes_shape_then_it_tells_and_motion_does_not() -> None:
     bar = np.zeros((48, 64), np.float32)
     bar[20:26, 5:57] = 1
-    assert frame_signals(disc(45, 30), before=disc(15, 15))["shape_jump"] < 0.02
-    assert frame_signals(disc(), before=bar)["shape_jump"] > 0.5
+    assert step_signals(disc(45, 30), disc(15, 15))["shape_jump"] < 0.02
+    assert step_signals(disc(), bar)["shape_jump"] > 0.5
 
 
 def test_confidence_when_the_object_shows_nowhere_then_it_is_three_quarters() -> None:
@@ -77,15 +78,9 @@ def test_confidence_when_one_pass_leads_away_from_its_key_then_it_falls_and_two_
     assert confidence({"doubt": 0.1, "gone": 0.0}) == pytest.approx(0.9)
 
 
-def test_judge_when_an_object_has_no_second_pass_then_only_the_other_knows_disagreement() -> None:
-    judged = judge({1: disc(20), 2: disc(50)}, forward={1: disc(20), 2: disc(50)}, backward={2: disc(50)})
-    assert "disagreement" in judged[2] and "disagreement" not in judged[1]
-    assert all(0 <= of["confidence"] <= 1 for of in judged.values())
-
-
 def test_signals_when_maps_have_different_sizes_then_it_says_so() -> None:
     with pytest.raises(ShapeError, match="raster"):
-        frame_signals(disc(), before=np.zeros((3, 3), np.float32))
+        frame_signals(disc(), forward=np.zeros((3, 3), np.float32))
 
 
 def test_match_distance_when_the_keyed_picture_comes_again_then_it_is_nearly_nothing_and_grows_with_change() -> None:

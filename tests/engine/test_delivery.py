@@ -82,7 +82,7 @@ def test_track_when_a_key_changes_then_a_movie_is_made_anew_and_stills_elsewhere
     assert track(pattern, keys, tmp_path / "out", resume=True, **given_).status == "done"
     after = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").iterdir()}
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"sh010_matte.1001.exr", "sh010_matte.1002.exr", "sh010_matte.mov"}
+    assert changed == {"sh010_matte.1001.exr", "sh010_matte.1002.exr", "sh010_matte.mov", "sh010_quality.json"}
     assert track(pattern, keys, tmp_path / "out", resume=True, **given_).status == "nothing to do"
 
 

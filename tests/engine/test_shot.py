@@ -17,7 +17,9 @@ from rotomem.engine.session import Session
 from rotomem.engine.shot import ShotRun, track
 from rotomem.engine.store import StoredFrame
 from rotomem.errors import MaskError, OutputError, PlateError, UsageError
+from rotomem.io.matte_files import told_confidence
 from rotomem.io.mattes import MatteWriter
+from rotomem.io.quality import QualityFile
 
 from .shots import HEIGHT, WIDTH, digests, disc, label_key, matte, picture, plate, soft_key, write
 from .toy import tiny_model
@@ -684,3 +686,39 @@ def test_track_when_a_layer_is_the_plate_then_it_is_read_and_part_of_the_setting
     )
     report = track(tmp_path / "plate", [key], tmp_path / "layer", model=model, resume=True, **FAST)
     assert report.frames_written == 2, "the beauty is another picture than the layer"
+
+
+def test_track_when_done_then_every_matte_and_the_quality_file_tell_confidence(tmp_path, model):
+    pattern, key = plate(tmp_path / "plate"), soft_key(tmp_path, 1003)
+    track(pattern, [key], tmp_path / "out", model=model, **FAST)
+    quality = QualityFile.read(tmp_path / "out/sh010_quality.json")
+    assert quality.objects == ("hero",) and quality.keys == {1003: ("hero",)}
+    assert sorted(quality.signals) == list(range(1001, 1009))
+    assert quality.signals[1003] == {"hero": {"confidence": 1.0}}
+    assert quality.signals[1006]["hero"]["distance"] == 3
+    for frame, told in quality.signals.items():
+        assert told_confidence(tmp_path / f"out/sh010_matte.{frame}.exr") == {
+            "hero": pytest.approx(told["hero"]["confidence"], abs=1e-3)
+        }
+    # As after a run that was killed before it could write the file.
+    whole = (tmp_path / "out/sh010_quality.json").read_bytes()
+    (tmp_path / "out/sh010_matte.1006.exr").unlink()
+    track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    assert (tmp_path / "out/sh010_quality.json").read_bytes() == whole
+    (tmp_path / "out/sh010_quality.json").unlink()
+    (tmp_path / "out/sh010_matte.1006.exr").unlink()
+    track(pattern, [key], tmp_path / "out", model=model, resume=True, **FAST)
+    again = QualityFile.read(tmp_path / "out/sh010_quality.json")
+    assert {f: round(told["hero"]["confidence"], 3) for f, told in again.signals.items()} == {
+        f: round(told["hero"]["confidence"], 3) for f, told in quality.signals.items()
+    }
+
+
+def test_track_when_both_passes_tell_then_their_disagreement_is_known(tmp_path, model):
+    pattern = plate(tmp_path / "plate")
+    track(pattern, [soft_key(tmp_path, 1001), soft_key(tmp_path, 1008)], tmp_path / "out", model=model, **FAST)
+    signals = QualityFile.read(tmp_path / "out/sh010_quality.json").signals
+    assert all(
+        "disagreement" in signals[f]["hero"] and "distance" not in signals[f]["hero"] for f in range(1002, 1008)
+    )
+    assert all({"entropy", "doubt", "area_jump", "shape_jump"} <= set(signals[f]["hero"]) for f in range(1002, 1008))

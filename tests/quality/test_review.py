@@ -131,7 +131,7 @@ def test_review_when_plate_and_mattes_share_no_frame_or_object_then_it_says_so(t
     with pytest.raises(MissingFrameError, match=r"no frame of the plate \(2001-2001\) has a matte \(1001-1006\)"):
         review(mattes, tmp_path / "other/sh.%04d.exr", tmp_path / "out")
     QualityFile("sh", ("villain",)).write(mattes / "quality.json")
-    with pytest.raises(InputError, match="knows no object hero"):
+    with pytest.raises(InputError, match="0 quality files know the objects hero"):
         review(mattes, plate, tmp_path / "out")
 
 

@@ -27,6 +27,9 @@ from rotomem.types import ObjectId
 Probability = NDArray[np.float32]
 """[h, w], 0..1: how likely a pixel is the object's."""
 
+Signals = Mapping[ObjectId, Mapping[str, float]]
+"""Object -> name -> value."""
+
 SIGNALS = ("entropy", "doubt", "disagreement", "area_jump", "shape_jump", "distance", "gone", "match")
 
 BOTH, ALONE, DRIFT = 0.36, 0.19, 0.12
@@ -48,22 +51,18 @@ def frame_signals(
     *,
     forward: Probability | None = None,
     backward: Probability | None = None,
-    before: Probability | None = None,
-    match: float | None = None,
     distance: float | None = None,
 ) -> dict[str, float]:
-    """The signals that are known of one object on one frame, by name.
+    """The signals that are known of one object on one frame, by name, but for those of a step.
 
     probability         what is delivered: both passes blended, or the one there is
     forward, backward   both passes; disagreement is known where both are
-    before              what was delivered on a neighbouring frame
-    match               feature distance, as `Session.match_distance` tells it; NaN or None: not known
     distance            frames from the key, where one pass alone tells
 
     Raises ShapeError where the maps have different sizes.
-    Cost: about twenty passes over the object's surroundings.
+    Cost: about fifteen passes over the object's surroundings.
     """
-    maps = [m for m in (probability, forward, backward, before) if m is not None]
+    maps = [m for m in (probability, forward, backward) if m is not None]
     if any(m.shape != probability.shape or m.ndim != 2 for m in maps):
         raise ShapeError(f"maps are {[m.shape for m in maps]}", remedy="give all of one object at one raster [h, w]")
     window = _around(maps)
@@ -71,14 +70,22 @@ def frame_signals(
     signals = {"entropy": entropy(p), "doubt": doubt(p), "gone": float(p.max(initial=0) <= 0.5)}
     if forward is not None and backward is not None:
         signals["disagreement"] = disagreement(_cut(forward, window), _cut(backward, window))
-    if before is not None:
-        earlier = _cut(before, window)
-        signals["area_jump"] = area_jump(earlier, p)
-        signals["shape_jump"] = shape_jump(earlier, p)
-    if match is not None and math.isfinite(match):
-        signals["match"] = float(match)
     if distance is not None:
         signals["distance"] = float(distance)
+    return signals
+
+
+def step_signals(now: Probability, before: Probability | None, match: float = math.nan) -> dict[str, float]:
+    """The signals that are known of one step: jumps against the frame before, and the distance from what was drawn.
+
+    before   the frame before in the order of the pass, or None
+    match    as `Session.match_distance` tells it, NaN where it is not known
+    """
+    signals = {} if math.isnan(match) else {"match": match}
+    if before is not None:
+        window = _around([now, before])
+        signals["area_jump"] = area_jump(_cut(before, window), _cut(now, window))
+        signals["shape_jump"] = shape_jump(_cut(before, window), _cut(now, window))
     return signals
 
 
@@ -97,30 +104,6 @@ def confidence(signals: Mapping[str, float]) -> float:
     elif "distance" in signals:
         logit += ALONE - DRIFT * math.log1p(signals["distance"])
     return (GONE if signals["gone"] else 1) / (1 + math.exp(-logit))
-
-
-def judge(
-    mattes: Mapping[ObjectId, Probability],
-    *,
-    forward: Mapping[ObjectId, Probability] | None = None,
-    backward: Mapping[ObjectId, Probability] | None = None,
-    before: Mapping[ObjectId, Probability] | None = None,
-    match: Mapping[ObjectId, float] | None = None,
-    distance: Mapping[ObjectId, float] | None = None,
-) -> dict[ObjectId, dict[str, float]]:
-    """The signals of every object of a frame, and its "confidence". Arguments as for `frame_signals`, by object."""
-    judged: dict[ObjectId, dict[str, float]] = {}
-    for number, matte in mattes.items():
-        signals = frame_signals(
-            matte,
-            forward=(forward or {}).get(number),
-            backward=(backward or {}).get(number),
-            before=(before or {}).get(number),
-            match=(match or {}).get(number),
-            distance=(distance or {}).get(number),
-        )
-        judged[number] = {**signals, "confidence": confidence(signals)}
-    return judged
 
 
 def entropy(p: Probability) -> float:

@@ -7,12 +7,14 @@ beyond a key changes nothing on this side of it.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from rotomem.engine.blend import Mattes, Outputs, beside, together, within_one
+from rotomem.engine.confidence import Signals
 from rotomem.engine.footage import PlateFootage, Seen
 from rotomem.engine.passes import Shot
 from rotomem.engine.pipeline import Clock, WriteBehind
@@ -20,6 +22,7 @@ from rotomem.engine.provenance import Made
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import StoredFrame
 from rotomem.io.mattes import MatteWriter
+from rotomem.types import ObjectId
 
 _WRITE_DEPTH = 2
 
@@ -76,6 +79,8 @@ class Delivery:
         outputs: Outputs,
     ) -> None:
         self.written: deque[int] = deque()
+        self.signals: dict[int, dict[str, Mapping[str, float]]] = {}
+        """Frame -> object's name -> what is known of the matte written; to be read once it is closed."""
         self._writer, self._footage, self._finish, self._clock = writer, footage, finish, clock
         self._shots, self._made, self._outputs = shots, made, outputs
         self._segments = [{f: segment for segment in own for f in segment.frames} for own in segments]
@@ -151,16 +156,32 @@ class Delivery:
         with self._clock.busy("finish"):
             told: Mattes = {}
             drawn: Mattes = {}
+            signals: dict[ObjectId, Mapping[str, float]] = {}
             for group, shot in enumerate(self._shots):
                 around = self._around(group, frame)
                 if around:
                     stored = [self._answer(group, near) for near in around]
                     told.update(self._finish.finish(stored, around.index(frame), self._footage, seen))
+                    signals.update(stored[around.index(frame)].signals)
                 if (key := shot.keys.get(frame)) is not None:
                     drawn.update(zip(key.objects, key.alpha, strict=True))
+                    signals.update({n: {"confidence": 1.0} for n in key.objects})
             mattes = beside(drawn, within_one(told))
         delivered = together(mattes, self._outputs)
+        made, known = self._made[frame], self._known(signals)
+        self.signals[frame] = known
+        confidence = {name: round(of["confidence"], 3) for name, of in known.items()}
+        more = {"confidence": json.dumps(confidence, ensure_ascii=False)} if known and not self._ordered else {}
         with self._clock.busy("write"):
-            self._writer.write(seen.plate, delivered, keys=self._made[frame].keys, source=self._made[frame].source)
+            self._writer.write(seen.plate, delivered, keys=made.keys, source=made.source, told=more)
         self._let_go(frame)
         self.written.append(frame)
+
+    def _known(self, signals: Signals) -> dict[str, Mapping[str, float]]:
+        """Output's name -> what is known of it: of several objects that make it, what is known of the worst."""
+        known = {}
+        for number, name in self._writer.objects.items():
+            parts = [signals[part] for part in self._outputs[number][1] if part in signals]
+            if parts:
+                known[name] = min(parts, key=lambda of: of["confidence"])
+        return known

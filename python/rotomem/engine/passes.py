@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rotomem.engine.blend import Mattes, blend, share_forward
+from rotomem.engine.confidence import Signals, confidence, frame_signals, step_signals
 from rotomem.engine.roi import moved
 from rotomem.engine.segments import Segment, Timeline
 from rotomem.engine.session import Session
@@ -147,9 +148,22 @@ def plan_pass(shot: Shot, segment: Segment, needed: Collection[int], *, forward:
     return Pass(tuple(frames), primed, absent)
 
 
-def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, Mattes], None, None]:
-    """The frames of a pass in its order, with what it says of each; nothing of one without a picture."""
+@dataclass(frozen=True)
+class Told:
+    """What a pass says of a frame: nothing of one without a picture.
+
+    signals   of the step, by object (`confidence.step_signals`)
+    """
+
+    frame: int
+    mattes: Mattes = field(default_factory=dict)
+    signals: Signals = field(default_factory=dict)
+
+
+def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[Told, None, None]:
+    """The frames of a pass in its order, with what it says of each."""
     session = footage.session()
+    earlier: Mattes = {}
     window: Window | None = None
     with closing(footage.pictures((*plan.primed, *plan.frames))) as pictures:
         for i, (frame, picture) in enumerate(pictures):
@@ -160,7 +174,7 @@ def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, M
                     session.remember(picture, footage.masks(key), objects=key.objects)
                 continue
             if picture is None:
-                yield frame, {}
+                yield Told(frame)
                 continue
             before, window = window, footage.window(frame)
             if before is not None:
@@ -172,8 +186,11 @@ def run_pass(plan: Pass, shot: Shot, footage: Footage) -> Generator[tuple[int, M
                 masks = footage.masks(key)
                 probabilities = session.step(picture, masks, objects=key.objects, absent=absent, last=last)
             rows = [k for k, number in enumerate(session.objects) if number not in absent]
-            mattes = footage.mattes(probabilities[[1 + k for k in rows]])
-            yield frame, {session.objects[k]: matte for k, matte in zip(rows, mattes, strict=True)}
+            planes = footage.mattes(probabilities[[1 + k for k in rows]])
+            mattes = {session.objects[k]: plane for k, plane in zip(rows, planes, strict=True)}
+            match = session.match_distance()
+            yield Told(frame, mattes, {n: step_signals(p, earlier.get(n), match[n]) for n, p in mattes.items()})
+            earlier = mattes
 
 
 def track_segment(
@@ -194,24 +211,59 @@ def track_segment(
     ahead = {f for f, share in shares.items() if any(s > 0 for s in share.values())}
     behind = {f for f, share in shares.items() if any(s < 1 for s in share.values())}
 
-    def keep(frame: int, there: Mattes, back: Mattes) -> StoredFrame:
-        return StoredFrame.of(frame, blend(there, back, shares[frame]), footage.window(frame), footage.size)
+    def keep(there: Told, back: Told) -> StoredFrame:
+        share = shares[there.frame]
+        blended = blend(there.mattes, back.mattes, share)
+        signals = _signals(shot, blended, there, back, share)
+        return StoredFrame.of(there.frame, blended, footage.window(there.frame), footage.size, signals)
 
     for frame in sorted(set(shares) - ahead - behind):
-        yield keep(frame, {}, {})
+        yield keep(Told(frame), Told(frame))
     backward = plan_pass(shot, segment, behind, forward=False)
     forward = plan_pass(shot, segment, ahead, forward=True)
     with SegmentStore(scratch, durable=False).begin("backward", {}) as waiting:
         if backward is not None:
             with closing(run_pass(backward, shot, footage)) as told:
-                for frame, mattes in told:
+                for back in told:
+                    frame = back.frame
                     if frame in ahead and frame in behind:
-                        waiting.put(StoredFrame.of(frame, mattes, footage.window(frame), footage.size))
+                        waiting.put(
+                            StoredFrame.of(frame, back.mattes, footage.window(frame), footage.size, back.signals)
+                        )
                     elif frame in behind:
-                        yield keep(frame, {}, mattes)
+                        yield keep(Told(frame), back)
         if forward is not None:
             with closing(run_pass(forward, shot, footage)) as told:
-                for frame, mattes in told:
+                for there in told:
+                    frame = there.frame
                     if frame in ahead:
-                        back = waiting.read(frame).mattes if frame in behind else {}
-                        yield keep(frame, mattes, back)
+                        back = Told(frame)
+                        if frame in behind:
+                            waited = waiting.read(frame)
+                            back = Told(frame, waited.mattes, waited.signals)
+                        yield keep(there, back)
+
+
+def _signals(shot: Shot, blended: Mattes, there: Told, back: Told, shares: Mapping[ObjectId, float]) -> Signals:
+    """What quality control wants to know of every object that a pass saw, and the confidence that comes of it."""
+    signals: dict[ObjectId, dict[str, float]] = {}
+    like = next(iter((there.mattes or back.mattes or blended).values()), None)
+    for number, share in shares.items():
+        steps = [told.signals[number] for told in (there, back) if number in told.signals]
+        if like is None or not steps:
+            continue
+        nothing = np.zeros_like(like)
+        matte, first, second = (m.get(number, nothing) for m in (blended, there.mattes, back.mattes))
+        if 0 < share < 1:
+            own = frame_signals(matte, forward=first, backward=second)
+        else:
+            line = shot.timelines[number]
+            origin = line.forward(there.frame) if share >= 1 else line.backward(there.frame)
+            assert origin is not None
+            own = frame_signals(matte, distance=origin.distance)
+        leading = there if share >= 0.5 and number in there.signals else back
+        own |= leading.signals.get(number, {})
+        if matches := [step["match"] for step in steps if "match" in step]:
+            own["match"] = min(matches)
+        signals[number] = {**own, "confidence": confidence(own)}
+    return signals

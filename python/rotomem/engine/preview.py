@@ -165,10 +165,11 @@ class Preview:
             if plan is None:
                 continue
             with closing(run_pass(plan, shot, self._footage)) as steps:
-                for frame, mattes in steps:
+                for step in steps:
+                    frame = step.frame
                     if frame not in wanted:
                         continue
-                    told.setdefault(frame, {}).update({i: m for i, m in mattes.items() if i in wanted[frame]})
+                    told.setdefault(frame, {}).update({i: m for i, m in step.mattes.items() if i in wanted[frame]})
                     if forward and frame in others:
                         continue
                     yield frame, within_one(told.pop(frame))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -35,8 +35,10 @@ from rotomem.engine.scout import choose_region
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import SegmentStore, digest
 from rotomem.engine.survey import Survey
-from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
 from rotomem.io.masks import Masks
+from rotomem.io.matte_files import told_confidence
+from rotomem.io.quality import QualityFile
 from rotomem.io.sequence import compact_frames
 from rotomem.types import ObjectId
 
@@ -182,6 +184,7 @@ class ShotRun:
                 self._closed = True
             else:
                 writer.abandon()
+            self._tell_quality()
         except BaseException as error:
             writer.abandon()
             self._tell()
@@ -280,6 +283,26 @@ class ShotRun:
             writer.finish()
 
     # Telling --------------------------------------------------------------------------------------
+
+    def _tell_quality(self) -> None:
+        """Write what is known of the mattes beside them. Of frames that were kept it is what was known before: in
+        that file, else (a run that was killed has left none) the confidence that the mattes themselves tell.
+        """
+        if self._delivery is None or (self.survey.movie and not self._closed):
+            return
+        writer, plate = self.survey.writer, self.survey.info.stem.rstrip("._- ")
+        path, names = writer.beside("quality", ".json"), tuple(writer.objects.values())
+        before: dict[int, Mapping[str, Mapping[str, float]]] = {}
+        with suppress(InputError):  # there is none yet, or one that is damaged
+            old = QualityFile.read(path)
+            before.update(old.signals if old.objects == names else {})
+        for frame in self._kept.difference(before):
+            told = {name: c for p in writer.paths_by_kind(frame)["mattes"] for name, c in told_confidence(p).items()}
+            before[frame] = {name: {"confidence": c} for name, c in told.items()}
+        parts = {name: set(self.survey.outputs[i][1]) for i, name in writer.objects.items()}
+        drawn = {f: set(key.objects) for f, key in sorted(self.survey.keys.by_frame.items())}
+        keys = {f: tuple(n for n in names if parts[n] <= of) for f, of in drawn.items()}
+        QualityFile(plate, names, keys, {**before, **self._delivery.signals}).write(path)
 
     def _look_up(self, frame: int) -> None:
         """A frame was taken from the store."""

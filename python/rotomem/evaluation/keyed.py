@@ -169,7 +169,7 @@ def run_keyed(
             or not counts(sequence.protocol, frame, len(frames))
         ):
             continue
-        drawn, answer = labels(frame), _labels_of(stored, objects)
+        drawn, answer = labels(frame), labels_of(stored, objects)
         for matte in stored.mattes.values():
             check_finite(matte, sequence.name, frame)
         void = drawn == 255 if truth.has_void else None
@@ -187,7 +187,7 @@ def run_keyed(
     return SequenceScore(sequence.dataset, sequence.name, len(frames), (width, height), gauge.cost, tuple(told))
 
 
-def _labels_of(stored: StoredFrame, objects: Sequence[ObjectId]) -> Labels:
+def labels_of(stored: StoredFrame, objects: Sequence[ObjectId]) -> Labels:
     """The label map of a frame: the likeliest of background and objects."""
     nothing = np.zeros(stored.size, np.float32)
     rows = np.stack([stored.mattes.get(i, nothing) for i in objects])

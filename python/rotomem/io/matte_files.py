@@ -54,20 +54,11 @@ class MatteFiles:
 
     def told(self, frame: int) -> tuple[dict[str, float], str]:
         """What the files of a frame say of themselves: object -> confidence, and the keys they were made from."""
-        confidence: dict[str, float] = {}
-        keys: list[str] = []
-        headers: dict[Path, Mapping[str, object]] = {}
-        for name, (files, _) in self.objects.items():
-            path = files.get(frame)
-            if path is None:
-                continue
-            if path not in headers:
-                headers[path] = read_header(path).metadata
-                keys.append(str(headers[path].get("rotomem/keys", "")))
-            value = _table(headers[path], "rotomem/confidence").get(name)
-            if isinstance(value, (int, float)):
-                confidence[name] = float(value)
-        return confidence, "; ".join(filter(None, keys))
+        headers = [read_header(path) for path in sorted({f[frame] for f, _ in self.objects.values() if frame in f})]
+        confidence = {
+            name: c for header in headers for name, c in _confidence(header).items() if name in self.objects
+        }
+        return confidence, ",".join(str(h.metadata["rotomem/keys"]) for h in headers if "rotomem/keys" in h.metadata)
 
 
 def find_mattes(where: str | Path) -> MatteFiles:
@@ -140,6 +131,16 @@ def _names(header: StillHeader, stem: str) -> dict[str, str]:
     order = list(told)  # the artist's; a file sorts its channels by name
     layers.sort(key=lambda layer: order.index(layer) if layer in told else len(order))
     return {str(told.get(layer, layer)): layer for layer in layers}
+
+
+def told_confidence(path: Path) -> dict[str, float]:
+    """Object -> confidence, as a matte file that rotomem wrote tells it; empty for another."""
+    return _confidence(read_header(path))
+
+
+def _confidence(header: StillHeader) -> dict[str, float]:
+    told = _table(header.metadata, "rotomem/confidence")
+    return {name: float(c) for name, c in told.items() if isinstance(c, (int, float))}
 
 
 def _table(metadata: Mapping[str, object], name: str) -> dict[str, object]:

@@ -275,6 +275,10 @@ class MatteWriter:
         for output in self._outputs:
             output.refuse(frame, source)
 
+    def beside(self, word: str, suffix: str) -> Path:
+        """Where one file about all of them goes: `mattes/sh010_<word><suffix>`."""
+        return self._outputs[0].pattern.beside(word, suffix, padding=None).path(0)
+
     def write(
         self,
         frame: PlateFrame,

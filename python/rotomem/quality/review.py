@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rotomem.engine.confidence import confidence, frame_signals
+from rotomem.engine.confidence import confidence, frame_signals, step_signals
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.pipeline import read_ahead
 from rotomem.engine.sight import Sight
@@ -93,7 +93,7 @@ def review(
 ) -> Review:
     """Write `index.html`, `overlay.mp4`, `sheet.png`, `timeline.png`, `quality.json` and `frames/` to a folder.
 
-    mattes     as `find_mattes` takes them; their `quality.json` is read where there is one, else what the files say
+    mattes     as `find_mattes` takes them; their quality file is read where there is one, else what the files say
                of themselves, else the mattes are judged by their own looks, which knows less
     options    how the plate is read and shown; `size` is the shorter side of the pictures
     colours    object -> colour, where the artist chose one
@@ -198,15 +198,15 @@ def _quality_of(
 ) -> tuple[QualityFile, tuple[str, ...]]:
     """What is known of the mattes, and a note where that is less than tracking would have told."""
     folder = Path(mattes) if Path(mattes).is_dir() else Path(mattes).parent
-    if (folder / QUALITY_NAME).is_file():
-        quality = QualityFile.read(folder / QUALITY_NAME)
-        lacking = sorted(set(found.objects) - set(quality.objects))
-        if not lacking:
-            return quality, ()
+    files = sorted(folder.glob("*quality.json"))
+    known = [quality for path in files if set(found.objects) <= set((quality := QualityFile.read(path)).objects)]
+    if len(known) == 1:
+        return known[0], ()
+    if files:
         raise UsageError(
-            f"the quality file knows no object {lacking[0]}, only {', '.join(quality.objects)}",
-            remedy="review the folder that one run wrote, or remove its quality.json",
-            path=folder / QUALITY_NAME,
+            f"{len(known)} quality files know the objects {', '.join(found.objects)}",
+            remedy="review the mattes that one run wrote, or remove the quality files of others",
+            path=files[0],
         )
     told = {f: found.told(f) for f in frames}
     # A file says which keys it was made from, not whose they are.
@@ -221,7 +221,7 @@ def _quality_of(
         now = _alphas(found, frame, sight)
         judged[frame] = {}
         for name, alpha in now.items():
-            signals_of = frame_signals(alpha, before=before.get(name))
+            signals_of = {**frame_signals(alpha), **step_signals(alpha, before.get(name))}
             judged[frame][name] = {**signals_of, "confidence": confidence(signals_of)}
         before = now
     note = "the mattes say nothing of their confidence: judged by their looks alone, which knows less"
