@@ -100,3 +100,14 @@ def test_track_when_the_plate_is_cropped_and_anamorphic_then_mattes_are_finished
 def test_track_when_edges_are_out_of_range_then_usage_error_before_anything_is_read(tmp_path, model, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         track(tmp_path / "nothing.%04d.exr", [], tmp_path / "out", model=model, **wrong)
+
+
+def test_track_when_rgb_is_straight_then_soft_pixels_lose_the_background(tmp_path, model):
+    pattern = plate(tmp_path / "plate", range(1001, 1003))
+    track(pattern, [soft_key(tmp_path, 1001)], tmp_path / "out", model=model, rgb="straight", **FAST)
+    path = tmp_path / "out" / "sh010_matte.1001.exr"
+    alpha, red = matte(path).astype(np.float32), matte(path, "R").astype(np.float32)
+    soft = (alpha > 0.2) & (alpha < 0.8)
+    inside = red[alpha == 1].mean()
+    assert np.abs(red[soft] - inside).mean() < 0.5 * np.abs(picture(0)[..., 0][soft] - inside).mean()
+    np.testing.assert_array_equal(red[alpha == 1], picture(0)[..., 0][alpha == 1].astype(np.float32))

@@ -132,7 +132,11 @@ def add_parser(subparsers: SubParsers) -> None:
         metavar="{half,float,8,16,10}",
         help="default: half, or 16 for PNG; 1 to 7 are the layers that run, of a model that has a choice (AOST)",
     )
-    mattes.add_argument("--rgb", choices=("none", "keep", "premult"), help="the plate's RGB beside (%(default)s)")
+    mattes.add_argument(
+        "--rgb",
+        choices=("none", "keep", "premult", "straight"),
+        help="RGB beside: the plate's; that times the matte; or the object's own colour, estimated (%(default)s)",
+    )
     mattes.add_argument("--per-object", action="store_true", help="one sequence for each object")
     mattes.add_argument("--compression", help="lossless EXR compression (%(default)s)")
     mattes.add_argument("--only", metavar="NAME,...", help="deliver these objects; all are tracked")

@@ -29,6 +29,7 @@ from rotomem.io.atomic import cannot_write
 from rotomem.io.masks import Masks, load_masks
 from rotomem.io.mattes import MatteWriter
 from rotomem.io.sequence import compact_frames, parse_frames
+from rotomem.matting.foreground import estimate_foreground
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import load_model
 from rotomem.ops import backend
@@ -209,6 +210,7 @@ class Survey:
             objects=names,
             settings=options.mattes(),
             provenance={**provenance, "edges": edges, "sums": sums},
+            foreground=estimate_foreground,
             protect=[path for key in self.keys.by_frame.values() for path in key.paths],
             replace_foreign=options.overwrite,
         )
