@@ -83,6 +83,12 @@ def test_worker_when_a_request_is_wrong_then_it_says_what(engine, asked, said):
     assert job.state == "error" and said in job.message
 
 
+def test_hello_when_said_then_the_bundled_models_are_those_of_the_registry(engine):
+    from rotomem.models.registry import REGISTRY
+
+    assert engine.models == sorted(name for name, entry in REGISTRY.items() if entry.weights is not None)
+
+
 def test_worker_when_asked_to_look_then_it_tells_the_plate(engine, tmp_path):
     job = engine.wait(engine.submit("look", plate=plate(tmp_path)), 30)
     assert job.result["plate"]["frames"] == list(range(1001, 1009)) and job.result["plate"]["width"] == 72

@@ -8,6 +8,7 @@ Both queues are bounded: a host that floods is told so, a host that does not lis
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -160,16 +161,13 @@ def error_event(error: BaseException, id: object = None) -> dict[str, Any]:
 
 
 def hello() -> dict[str, Any]:
-    """What a worker says first."""
-    from rotomem.models.registry import REGISTRY
-
-    models = [name for name, entry in REGISTRY.items() if entry.weights is not None]
-    version = rotomem.__version__
+    """What a worker says first; quickly, so without asking the registry, which brings torch."""
+    models = sorted(file.stem for file in (Path(rotomem.__file__).parent / "models" / "weights").glob("*.safetensors"))
     return {
         "event": "hello",
         "id": None,
         "protocol": PROTOCOL,
-        "version": version,
+        "version": rotomem.__version__,
         "pid": os.getpid(),
         "models": models,
     }
@@ -192,6 +190,7 @@ def serve() -> int:
     said.put(hello())
     threading.Thread(target=jobs.read, args=(sys.stdin.buffer,), name="rotomem-requests", daemon=True).start()
     worker = Worker(said.put)
+    importlib.import_module("rotomem.engine.shot")  # while the artist still looks for the button
     while (job := jobs.next()) is not None:
         worker.do(job)
         jobs.ended(job)
