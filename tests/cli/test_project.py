@@ -1,10 +1,12 @@
-"""`rotomem new`, `key`, `object`, `absent`."""
+"""The verbs of a shot project: `new`, `key`, `object`, `absent`, `freeze`, `run`, `status`, `prune`."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from engine.shots import plate, soft_key
+from engine.shots import checkpoint, plate, soft_key
 from rotomem.cli import main
 from rotomem.project.project import Project
 
@@ -72,3 +74,31 @@ def test_new_when_settings_are_given_then_they_stand_in_the_file_as_they_are_mea
     file = Project.open(shot / "b").file
     assert file.settings == {"size": "full", "rim": 8, "input_space": "ACEScg", "frames": "1001-1003"}
     assert file.plate == str(shot / "plates/sh010.%04d.exr") and file.output == f"{shot}/m/"
+
+
+def test_run_status_freeze_and_prune_when_an_artist_uses_them_then_each_says_what_it_did(shot, capsys):
+    checkpoint(shot)
+    settings = "--set size=48 --set model=tiny.safetensors"  # of the present folder, not of the project's
+    assert main(f"new plates/sh010.%04d.exr s -m hero@1001=roto/hero.1001.exr -o s/m/ {settings}".split()) == 0
+    assert main(["freeze", "1002-1003", "-C", "s"]) == 2 and "`rotomem run` first" in capsys.readouterr().err
+    assert main(["run", "s", "--explain", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "segment  1002-1004  to do: no result yet  (hero)" in said and "4 frames would be" in said
+    assert main(["run", "s", "--progress", "none"]) == 0 and "4 mattes written" in capsys.readouterr().out
+    assert main(["freeze", "1002-1003", "-C", "s"]) == 0 and capsys.readouterr().out == "frozen 1002-1003\n"
+    assert main(["run", "s", "--json", "--explain"]) == 0
+    told = capsys.readouterr()
+    assert "segment  1004  to do: key 1002 of hero is new, key 1003 of hero is new" in told.err
+    report = json.loads(told.out)
+    assert report["frames"]["written"] == "1004" and report["frames"]["kept"] == "1001-1003"
+    assert main(["status", "s"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "mattes   1001-1004 current, none to do" in lines[-2] and "KiB that nothing asks for" in lines[-1]
+    assert main(["prune", "s"]) == 0 and capsys.readouterr().out.startswith("1 result dropped, ")
+    assert main(["status", "s", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["frozen"] == [1002, 1003] and status["cache"]["unused_bytes"] == 0 < status["cache"]["bytes"]
+    assert [(s["frames"], s["why"]) for s in status["segments"]] == [("1004", "")]
+    assert main(["freeze", "--none", "-C", "s"]) == 0 and capsys.readouterr().out == "frozen none\n"
+    assert main(["prune", "s", "--keep-bytes", "2G"]) == 0 and capsys.readouterr().out.startswith("0 results")
+    assert main(["prune", "s", "--keep-bytes", "much"]) == 2 and "no number of bytes" in capsys.readouterr().err

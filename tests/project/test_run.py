@@ -226,6 +226,7 @@ def test_freeze_when_everything_else_changes_then_these_files_stay_and_their_end
     before = digests(shot / "mattes")
     told = why(project)
     assert told["1007"] == "key 1008 of hero is new" and told["1014-1015"] == "key 1013 of hero is new"
+    assert told["1009-1010"] == told["1012"] == "" and [s.frames for s in project.status().segments if s.frozen]
     move_key(shot, 1006)
     move_key(shot, 1011)
     project.set("size", 32)
@@ -240,7 +241,7 @@ def test_freeze_when_everything_else_changes_then_these_files_stay_and_their_end
         keep_frozen(project.file, range(1009, 1014))
     project.unfreeze()
     project.run()
-    assert digests(shot / "mattes") != after
+    assert digests(shot / "mattes") != after and not any((shot / "frozen").iterdir())
 
 
 def test_freeze_when_mattes_are_not_current_or_not_there_then_it_is_refused(shot):

@@ -13,7 +13,9 @@ STYLES = ("auto", "bar", "lines", "openjd", "none")
 
 
 def size_text(size: float) -> str:
-    """Bytes as people say them: `312 MiB`, `1.4 GiB`."""
+    """Bytes as people say them: `20 KiB`, `312 MiB`, `1.4 GiB`."""
+    if size < 2**20:
+        return f"{size / 2**10:.0f} KiB"
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 

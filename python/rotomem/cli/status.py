@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "mattes": {name: frames[name] for name in ("asked", "kept", "left")},
             "cache": {
                 "folder": str(project.file.cache),
-                "stored_bytes": status.stored,
+                "bytes": status.stored,
                 "unused_bytes": status.unused,
             },
             "notes": status.report.notes,
@@ -68,9 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def segment_lines(segments: tuple[PlannedSegment, ...] | list[PlannedSegment]) -> list[str]:
-    """A line for each segment: kept, or why not."""
+    """A line for each segment: its result is there, or why it is not."""
     width = max([0, *(len(s.frames) for s in segments)])
+    states = [f"to do: {s.why}" if s.why else "frozen" if s.frozen else "kept" for s in segments]
     return [
-        f"segment  {s.frames:{width}}  {'kept' if not s.why else 'to do: ' + s.why}  ({', '.join(s.objects)})"
-        for s in segments
+        f"segment  {s.frames:{width}}  {state}  ({', '.join(s.objects)})"
+        for s, state in zip(segments, states, strict=True)
     ]

@@ -51,6 +51,9 @@ CACHE_NAME = ".rotomem"
 _TOP = ("plate", "output", "cache", "frozen", "last_id", "settings", "object")
 _OBJECT = ("id", "name", "group", "colour", "absent", "deliver", "keys", "parts")
 _NOT_SETTINGS = ("resume", "overwrite")  # a project always redoes exactly what is not current
+FILES = ("model", "ocio_config")
+"""Settings that are a name or a file, which is then relative to the project."""
+
 _WORDS = {"size": "full", "mem_every": "keys", "top_k": "all", "memory_gib": "none"}
 """What stands for None, which TOML lacks; as on the command line."""
 
@@ -144,7 +147,7 @@ class ProjectFile:
     def options(self, **others: Any) -> TrackOptions:
         """The settings, `others` over them, as `track` takes them. Raises UsageError naming the setting."""
         given = {k: None if _WORDS.get(k) == v else v for k, v in self.settings.items()}
-        for name in ("model", "ocio_config"):  # a name, or a file beside this one
+        for name in FILES:
             if isinstance(value := given.get(name), str) and (self.folder / value).exists():
                 given[name] = str(self.folder / value)
         return TrackOptions(**{**given, **others})

@@ -24,8 +24,9 @@ class PlannedSegment:
     frames    range text of the frames it makes
     keys      key frames it sees
     digest    the name of its result in the store
-    nbytes    of its stored result; None where there is none and it has to be tracked
-    why       why it has to be; "" where it has not
+    nbytes    of its stored result; None where there is none
+    frozen    whether all its mattes are frozen, so that it is never tracked
+    why       why it has to be tracked; "" where it has not
     """
 
     objects: tuple[str, ...]
@@ -33,6 +34,7 @@ class PlannedSegment:
     keys: tuple[int, ...]
     digest: str
     nbytes: int | None
+    frozen: bool
     why: str
 
 
@@ -50,9 +52,11 @@ def plan_run(survey: Survey, store: SegmentStore) -> list[PlannedSegment]:
             inputs = survey.provenance.inputs(group, segment)
             name = digest(inputs)
             _, nbytes = stored.get(name, (None, None))
-            why = "" if name in stored else _why(inputs, earlier, names, survey.shots[group].keys)
+            frozen = survey.frozen.issuperset(segment.frames)
+            done = frozen or name in stored
+            why = "" if done else _why(inputs, earlier, names, survey.shots[group].keys)
             told = compact_frames(segment.frames)
-            one = PlannedSegment(tuple(names.values()), told, segment.keys, name, nbytes, why)
+            one = PlannedSegment(tuple(names.values()), told, segment.keys, name, nbytes, frozen, why)
             planned.append((segment.frames[0], group, one))
     return [one for _, _, one in sorted(planned, key=lambda item: item[:2])]
 
@@ -92,25 +96,25 @@ def _changes(
     moved   keys that came or went
     """
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    said: list[str] = []
-    plate = []
+    keys: dict[tuple[int, str], list[str]] = {}
+    plate: list[int] = []
+    others: list[str] = []
     for name in changed:
         was, value = before.get(name), now.get(name)
         match name.split():
             case ["key", frame, "object", number]:
-                key = f"key {frame} of {names[int(number)]}"
-                if was is not None and value is not None:
-                    said.append(f"{key} changed")
-                elif name in moved:
-                    said.append(f"{key} is {'gone' if value is None else 'new'}")
+                if name in moved or (was is not None and value is not None):
+                    what = "changed" if name not in moved else "is gone" if value is None else "is new"
+                    keys.setdefault((int(frame), what), []).append(names[int(number)])
             case ["absent", "object", number]:
-                said.append(f"absence of {names[int(number)]} changed")
+                others.append(f"absence of {names[int(number)]} changed")
             case ["plate", frame]:
                 plate += [int(frame)] if was is not None and value is not None else []
             case ["frames"]:
                 pass  # of other keys, which are told, or of another plate
             case _:
-                said.extend(_settings(name, was, value))
+                others.extend(_settings(name, was, value))
+    said = [f"key {frame} of {' and '.join(drawn)} {what}" for (frame, what), drawn in sorted(keys.items())] + others
     if plate:
         said.append(f"plate {compact_frames(plate)} changed")
     return said or [f"frames were {before['frames']}" if "frames" in changed else "it sees other keys"]

@@ -17,6 +17,7 @@ from rotomem.io.masks import objects_of, parse_masks
 from rotomem.io.sequence import parse_frames
 from rotomem.project.file import (
     FILE_NAME,
+    FILES,
     ProjectFile,
     ShotObject,
     find_project,
@@ -91,7 +92,8 @@ class Project:
         document["plate"] = _relative(plate, path.parent)
         document["output"] = _relative(out, path.parent)
         if settings:
-            document.append("settings", tomlkit.item(dict(settings)))
+            files = {k: _relative(v, path.parent) for k, v in settings.items() if k in FILES and os.path.isfile(v)}
+            document.append("settings", tomlkit.item({**settings, **files}))
         found = _keys_by_object(parse_project(document.as_string(), path)[0], masks)
         objects = tomlkit.aot()
         for number, (name, keys) in enumerate(found.items(), 1):
@@ -331,6 +333,9 @@ class Project:
 
     def unfreeze(self) -> None:
         """Let every matte follow what the project says again."""
+        from rotomem.project.work import forget_frozen
+
+        forget_frozen(self.file)
         with self._editing() as document:
             _set_range(document, "frozen", ())
 

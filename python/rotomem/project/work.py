@@ -204,6 +204,13 @@ def keep_frozen(file: ProjectFile, frames: Collection[int]) -> None:
             _keep_ends(file, wanted)
 
 
+def forget_frozen(file: ProjectFile) -> None:
+    """Let go of the ends of frozen ranges: mattes that will change are no keys for a range frozen later."""
+    for frame in range_ends(file.frozen):
+        for o in file.tracked:
+            _frozen_path(file, o.id, frame).unlink(missing_ok=True)
+
+
 def _keep_ends(file: ProjectFile, frames: Collection[int]) -> None:
     outputs = {o.id: (f"object{o.id}", (o.id,)) for o in file.tracked}
     pattern = str(_frozen_folder(file) / "{object}.%04d.exr")
