@@ -64,14 +64,14 @@ def error(out: Path, pace: float = 20.0) -> float:
 def test_track_when_the_actor_is_small_then_its_window_shows_it_finer(tmp_path: Path) -> None:
     given = shot(tmp_path)
     report = track(given, tmp_path / "auto", roi="auto")
-    assert any("frames 1002-1008: a window of 48x48 in" in note for note in report.notes), report.notes
-    assert not any("window" in note for note in track(given, tmp_path / "off").notes)
+    assert any("frames 1002-1008: a window of 48x48 in" in note for note in report.regions), report.regions
+    assert track(given, tmp_path / "off").regions == []
     assert error(tmp_path / "auto") < 0.8 * error(tmp_path / "off")
 
 
 def test_track_when_keys_hold_places_then_one_window_for_all_frames(tmp_path: Path) -> None:
     report = track(shot(tmp_path, pace=2.0), tmp_path / "auto", Sixth, roi="auto")
-    assert any("a window of 48x48 at +" in note for note in report.notes), report.notes
+    assert any("a window of 48x48 at +" in note for note in report.regions), report.regions
     assert error(tmp_path / "auto", 2.0) < 60
 
 
@@ -90,7 +90,7 @@ def test_track_when_keys_are_at_both_ends_then_both_passes_share_the_windows(tmp
     last = write(tmp_path / "last.exr", disc(1008, 20.0)[..., None].astype(np.float16), channels=("A",))
     given = plate, [*masks, f"hero@1008={last}:A"]
     report = track(given, tmp_path / "auto", roi="auto")
-    assert any("frames 1002-1007: a window of 48x48 in" in note for note in report.notes), report.notes
+    assert any("frames 1002-1007: a window of 48x48 in" in note for note in report.regions), report.regions
     track(given, tmp_path / "off")
     assert error(tmp_path / "auto") < 0.8 * error(tmp_path / "off")
 
@@ -107,7 +107,7 @@ def test_track_when_the_window_is_told_then_nothing_outside_of_it_but_the_key(tm
 
 def test_track_when_the_scout_sees_nothing_then_the_whole_frame_and_said(tmp_path: Path) -> None:
     report = track(shot(tmp_path, pace=90.0), tmp_path / "auto", roi="auto")
-    assert any("no region of interest" in note and "1004-1008" in note for note in report.notes), report.notes
+    assert any("no region of interest" in note and "1004-1008" in note for note in report.regions), report.regions
 
 
 @pytest.mark.parametrize("roi", ["whole", "100x100"])

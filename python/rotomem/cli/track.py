@@ -439,6 +439,7 @@ def outcome_lines(report: Report) -> list[str]:
     if stages:
         lines[0] += f", {report.fps:.2f} frames/s"
         lines.append(f"busy seconds per frame: {stages}")
+    lines += [f"region of interest, {told}" for told in report.regions]
     lines.append(f"peak memory {size_text(report.peak_memory_bytes)}")
     return lines
 

@@ -92,6 +92,7 @@ class Report:
     peak_gpu_memory_bytes: int = 0
     tamed: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
 

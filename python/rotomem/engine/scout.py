@@ -43,8 +43,8 @@ def choose_region(
         return None, ""
     if options.roi != AUTO:
         window = Window.parse(options.roi)
-        region = fixed_region(frames, window, canvas, size=options.size, pixel_aspect=pixel_aspect, rim=options.rim)
-        return region, _told(segment, region)
+        told = fixed_region(frames, window, canvas, size=options.size, pixel_aspect=pixel_aspect, rim=options.rim)
+        return told, _told(segment, told)
 
     def planned(extents: dict[int, Window | None]) -> Region | None:
         return plan_region(

@@ -267,7 +267,7 @@ class ShotRun:
         shot, options = survey.shots[group], survey.options
         region, told = choose_region(shot, segment, self.footage, scratch, options, survey.model.plan)
         if told:
-            self.report.notes.append(told)
+            self.report.regions.append(told)
         footage = self.footage if region is None else self.footage.within(region)
         frames = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
         if self._store is None and len(survey.shots) == 1 and not survey.movie:
