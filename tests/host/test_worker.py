@@ -160,30 +160,21 @@ def test_worker_when_given_garbage_then_it_says_so_and_goes_on():
         b'{"do": "look"}\n',
         b"x" * (client.LONGEST_LINE + 5) + b"\n",
     ]
-    with _spoken_to(b"".join(lines) + b'{"do": "dance", "id": "1"}\n') as said:
-        told = [json.loads(line) for line in said]
+    worker = subprocess.Popen([*COMMAND, "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker.stdin.write(b"".join(lines) + b'{"do": "dance", "id": "1"}\n')
+    worker.stdin.flush()
+    told = [json.loads(worker.stdout.readline()) for _ in range(1 + len(lines) + 2)]
+    worker.stdin.close()
+    assert worker.wait(30) == 0
     assert told[0]["event"] == "hello"
     assert [e["event"] for e in told if e["id"] is None][1:] == ["error"] * len(lines)
     assert [e["event"] for e in told if e["id"] == "1"] == ["queued", "error"]
 
 
 def test_worker_when_there_is_nothing_but_garbage_then_it_leaves():
-    with _spoken_to(b"GET / HTTP/1.1\n" * 1000) as said:
-        assert "in a row" in said[-1].decode()
-
-
-class _spoken_to:
-    """The lines a worker answers with, once it has been told `text` and has ended."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-
-    def __enter__(self) -> list[bytes]:
-        done = subprocess.run([*COMMAND, "worker"], input=self._text, capture_output=True, timeout=60)
-        return done.stdout.splitlines()
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    garbage = b"GET / HTTP/1.1\n" * 1000
+    done = subprocess.run([*COMMAND, "worker"], input=garbage, capture_output=True, timeout=60)
+    assert "in a row" in done.stdout.splitlines()[-1].decode()
 
 
 def test_requests_when_a_host_floods_then_the_queue_is_bounded():

@@ -162,14 +162,14 @@ def error_event(error: BaseException, id: object = None) -> dict[str, Any]:
 
 def hello() -> dict[str, Any]:
     """What a worker says first; quickly, so without asking the registry, which brings torch."""
-    models = sorted(file.stem for file in (Path(rotomem.__file__).parent / "models" / "weights").glob("*.safetensors"))
+    weights = Path(rotomem.__file__).parent / "models" / "weights"
     return {
         "event": "hello",
         "id": None,
         "protocol": PROTOCOL,
         "version": rotomem.__version__,
         "pid": os.getpid(),
-        "models": models,
+        "models": sorted(file.stem for file in weights.glob("*.safetensors")),
     }
 
 
