@@ -25,6 +25,7 @@ from rotomem.engine.footage import PlateFootage, Seen
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot, plan_pass, run_pass
 from rotomem.engine.pipeline import Clock
+from rotomem.engine.roi import Region
 from rotomem.engine.segments import Segment, plan_segments
 from rotomem.engine.session import Session
 from rotomem.engine.sight import Sight
@@ -203,8 +204,10 @@ class _SmallFootage(PlateFootage):
         """See Footage."""
         return torch.from_numpy(key.alpha)
 
-    def see(self, frame: int) -> Seen:
+    def see(self, frame: int, region: Region | None = None) -> Seen:
         """See PlateFootage."""
+        if region is not None:
+            return super().see(frame, region)
         with self._lock:
             if (seen := self._small.get(frame)) is not None:
                 self._small.move_to_end(frame)
