@@ -37,7 +37,7 @@ _Score = TypeVar("_Score")
 
 _GENERATED = ("motion_blur", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
-_OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys", "clicks")
+_OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys", "clicks", "corrections")
 """Options that change nothing where mattes are measured; their flicker always is."""
 _SOURCES = 160
 """Photographs that clips are composed from: reading thousands would take longer than measuring a few clips."""
@@ -92,6 +92,13 @@ def add_parser(subparsers: SubParsers) -> None:
         "--all-frames",
         action="store_true",
         help="track through every frame of JPEGImages_all_frames; count and write those of JPEGImages",
+    )
+    data.add_argument(
+        "--corrections",
+        type=parse_positive,
+        metavar="N",
+        help="add N true keys, one after the other where quality control says so, and N placed evenly; whether "
+        "confidence is right; on frames that are keys of neither",
     )
     data.add_argument(
         "--keys",
@@ -162,6 +169,8 @@ def run(args: argparse.Namespace) -> int:
     if clips:
         mattes, failed = _each(clips, lambda clip: _run_clip(args, model, clip, console), console)
         measured = figures.alpha_as_dict(mattes)
+    elif args.corrections:
+        return _run_corrections(args, model, sequences, console)
     elif args.keys:
         return _run_keyed(args, model, sequences, console, started)
     elif args.clicks:
@@ -257,6 +266,46 @@ def _run_keyed(
     return EXIT_PARTLY if any(report["failed"] for report in reports) else EXIT_OK
 
 
+def _run_corrections(
+    args: argparse.Namespace, model: VOSModel, sequences: Sequence[VideoSequence], console: Console
+) -> int:
+    """Place keys where quality control says and evenly; a line a sequence, and all of it as JSON."""
+    from rotomem.engine.session import Session
+    from rotomem.evaluation import corrections
+
+    def session() -> Session:
+        return Session(model, mem_every=args.mem_every, depth=args.depth, size=args.size)
+
+    def measure(sequence: VideoSequence) -> corrections.Corrections:
+        total = args.corrections + 1
+        return corrections.run_corrections(
+            sequence,
+            session,
+            args.corrections,
+            limit=args.limit,
+            on_track=lambda place, keys: _say_where(console, f"{sequence.name} {place}", keys - 1, total),
+        )
+
+    measured, failed = _each(sequences, measure, console)
+    report: dict[str, Any] = {
+        "model": model.name,
+        "weights": model.weights_hash,
+        "size": args.size,
+        "corrections": args.corrections,
+        **corrections.as_dict(measured),
+        "failed": failed,
+    }
+    if args.json != "-":
+        print(f"J&F{'':17} {'  '.join(f'{place:>7}' for place in corrections.PLACES)}")
+        for name, jf in [*((s["name"], s["jf"]) for s in report["sequences"]), ("mean", report["all"]["jf"])]:
+            print(f"{name:20} {'  '.join(f'{jf[place]:7.3f}' for place in corrections.PLACES)}")
+        print("confidence and J     rank correlation; J where flagged, elsewhere; share flagged")
+        for place, told in report["all"]["calibration"].items():
+            print(f"{place:20} {'  '.join('   -   ' if v is None else f'{v:7.3f}' for v in told.values())}")
+    _write_json(args, report)
+    return EXIT_PARTLY if failed else EXIT_OK
+
+
 def _run_clicks(
     args: argparse.Namespace, model: VOSModel, sequences: Sequence[VideoSequence], console: Console
 ) -> int:
@@ -313,7 +362,12 @@ def _check(args: argparse.Namespace) -> None:
     if args.generated:
         _refuse(args, (*_OF_LABELS, "sequences"), "not about composed clips")
     if args.table:
-        _refuse(args, ("flicker", "protocol", "sequences", "keys", "clicks"), "not about a paper's table")
+        _refuse(
+            args, ("flicker", "protocol", "sequences", "keys", "clicks", "corrections"), "not about a paper's table"
+        )
+    if args.corrections:
+        others = ("keys", "clicks", "out", "all_frames", "flicker", "multi_scale", "flip")
+        _refuse(args, others, "not measured with --corrections")
     if args.keys:
         _refuse(args, ("out", "all_frames", "flicker", "multi_scale", "flip"), "not measured with --keys")
     if args.clicks:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rotomem.engine.passes import Shot, track_segment
 from rotomem.engine.segments import Segment, plan_segments
@@ -56,6 +58,68 @@ class Corrections:
     def jf(self, place: str) -> float:
         """Mean of J and F over frames and objects."""
         return mean_known((s.j + s.f) / 2 for s in self.scores[place])
+
+
+PLACES = ("first", "even", "quality")
+
+
+def as_dict(measured: Sequence[Corrections]) -> dict[str, Any]:
+    """The figures as JSON has them, null where there is none. Means are over sequences, calibration over frames."""
+    return {
+        "sequences": [
+            {
+                "dataset": one.dataset,
+                "name": one.name,
+                "keys": {place: list(one.keys[place]) for place in PLACES},
+                "jf": {place: _figure(one.jf(place)) for place in PLACES},
+                "calibration": {place: _figures(calibration(one.scores[place])) for place in PLACES},
+            }
+            for one in measured
+        ],
+        "all": {
+            "jf": {place: _figure(mean_known(one.jf(place) for one in measured)) for place in PLACES},
+            "calibration": {
+                place: _figures(calibration([s for one in measured for s in one.scores[place]])) for place in PLACES
+            },
+        },
+    }
+
+
+def _figures(of: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _figure(value) for name, value in of.items()}
+
+
+def _figure(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None
+
+
+def calibration(scores: Sequence[FrameScore]) -> dict[str, float]:
+    """Whether what was said without the truth is true.
+
+    returns   "rank": Spearman's correlation of confidence and J; mean J of frames that were flagged, and were not;
+              the share that was. NaN where there is nothing to compare
+    """
+    known = [s for s in scores if math.isfinite(s.confidence)]
+    return {
+        "rank": spearman([s.confidence for s in known], [s.j for s in known]),
+        "j_flagged": mean_known(s.j for s in known if s.flagged),
+        "j_others": mean_known(s.j for s in known if not s.flagged),
+        "flagged": mean_known(float(s.flagged) for s in known),
+    }
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation, -1..1; equal values share the mean of their ranks. NaN where one side is all equal."""
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return math.nan
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (ends - (counts - 1) / 2)[place]
+    return ranks
 
 
 def run_corrections(
