@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from engine.shots import HEIGHT, WIDTH, disc, picture, write
+from engine.shots import HEIGHT, WIDTH, disc, picture, soft_key, write
 from rotomem.cli import main
 from rotomem.errors import InputError, MissingFrameError
 from rotomem.io.exr import read_header
@@ -221,3 +221,19 @@ def test_read_layers_when_the_data_window_is_smaller_then_the_rest_of_the_canvas
     assert alpha.shape == (10, 20) and alpha.sum() == 24 and alpha[3:7, 2:8].all()
     (alpha,) = read_layers(path, Window(3, 0, 5, 4)).values()
     assert alpha.shape == (4, 2) and alpha.sum() == 2
+
+
+def test_review_command_when_given_a_project_then_it_knows_plate_mattes_and_colours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate, mattes = shot(tmp_path)
+    key = soft_key(tmp_path / "roto", 1001).split("@")[1]
+    made = ["new", str(plate), str(tmp_path), "-m", f"hero@{key}", "-o", str(mattes)]
+    assert main(made) == 0
+    project = tmp_path / "rotomem.toml"
+    project.write_text(project.read_text().replace('name = "hero"', 'name = "hero"\ncolour = "#00ff80"'))
+    out = tmp_path / "out"
+    assert main(["review", str(tmp_path), "-o", str(out)]) == 0
+    assert "#00ff80" in (out / "index.html").read_text()
+    assert main(["review", str(tmp_path), "--plate", "x", "-o", str(out)]) == 2
+    assert "a project has its own plate" in capsys.readouterr().err

@@ -3,9 +3,10 @@
 Confidence is what `engine.confidence` expects a matte's overlap (IoU) with the truth to be; 1 - confidence is a loss.
 A stretch far below the object's usual is flagged, and named after its worst frame. A key at frame k would win back
 
-    gain(k) = sum_t loss(t) exp(-|t - k| / REACH)        over the frames t between k's neighbouring keys,
+    gain(k) = sum_t loss(t) exp(-|t - k| / reach)        over the frames t between k's neighbouring keys,
 
-loss being counted from what the object loses beside its keys, where a further key changes nothing.
+reach being a quarter of the stretch between these, so that where the loss is the same everywhere the middle of the
+longest stretch is chosen.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-REACH = 16.0
-"""Frames over which what a key repairs falls to 1/e."""
+_LEAST_REACH = 4.0
+"""Frames over which what a key repairs falls to 1/e, at least."""
 
 LOST = 0.5
 """Confidence below which a frame is flagged whatever the object."""
@@ -30,7 +31,7 @@ _DIP = 0.08
 _BRIDGE = 2
 """Frames between two stretches that are too few to part them."""
 
-_SHARED = 0.25
+_SHARED = 0.5
 """A suggested key is for the objects that win at least this share of what the first of them does."""
 
 
@@ -102,19 +103,14 @@ def flags(curve: Curve) -> list[Flag]:
 def gains(curve: Curve) -> NDArray[np.float64]:
     """[T] what a key at each frame would win, in frames of full confidence; 0 where there is one already."""
     frames = np.array(curve.frames, np.float64)
-    loss = 1 - curve.confidence
-    known = np.isfinite(loss)
-    out = np.zeros(len(frames))
-    if not known.any():
-        return out
     drawn = np.isin(curve.frames, list(curve.keys))
-    beside = np.convolve(drawn, (1, 1, 1), "same").astype(bool) & ~drawn & known
-    floor = float(np.median(loss[beside])) if beside.any() else float(loss[known].min())
-    loss = np.where(known & ~drawn, np.maximum(loss - floor, 0), 0)
+    loss = np.where(np.isfinite(curve.confidence) & ~drawn, 1 - curve.confidence, 0)
+    out = np.zeros(len(frames))
     segment = np.cumsum(drawn)  # frames between the same two keys have the same number
     for number in np.unique(segment):
         at = np.flatnonzero((segment == number) & ~drawn)
-        repaired = np.exp(-np.abs(frames[at, None] - frames[None, at]) / REACH)
+        reach = max(len(at) / 4, _LEAST_REACH)
+        repaired = np.exp(-np.abs(frames[at, None] - frames[None, at]) / reach)
         out[at] = repaired @ loss[at]
     return out
 

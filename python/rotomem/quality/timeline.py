@@ -64,9 +64,9 @@ def write_timeline(
                 for dy in (-0.5, 0.5):
                     sheet.line(at[run], values + dy, colours[curve.name])
     foot = _HEAD + _ROW * len(curves) + 14
-    for frame in ticks(first, last, 12):
-        if math.isclose(frame, round(frame)):
-            sheet.text(x(frame), foot, f"{frame:g}", INK, "center")
+    for tick in ticks(first, last, 12):
+        if math.isclose(tick, round(tick)):
+            sheet.text(x(tick), foot, f"{tick:g}", INK, "center")
     for i, (text, colour) in enumerate((("key", KEY), ("flagged", FLAG), ("the key that would help most", INK))):
         sheet.text(_LEFT + (0, 60, 150)[i], foot + 18, text, colour)
     with whole_file(path, what="picture") as part:
