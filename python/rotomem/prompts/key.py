@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import rotomem
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.sight import Sight
 from rotomem.io.mattes import MatteWriter
+from rotomem.matting.finish import finish
+from rotomem.matting.settings import EdgeSettings
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import load_model
 from rotomem.prompts.marks import Prompt, as_json, as_prompts, check_prompts
 from rotomem.prompts.prompter import Prompter
+from rotomem.types import PlateFrame, Window
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ def draw_key(
 
     prompts   object name -> Prompt, or what a file of prompts holds for it; places in plate pixels
     out       the file to write (.exr or .png), a pattern or a folder
-    options   plate, colour, model and size; `overwrite` replaces a picture that rotomem did not write
+    options   plate, colour, model, size and edges; `overwrite` replaces a picture that rotomem did not write
 
     Raises any RotomemError; nothing is written then.
     """
     told = as_prompts(prompts)
-    options = replace(options or TrackOptions(), frames=str(frame))
+    options = replace(options or TrackOptions(), frames=str(frame), rim=0)
     with options.open_plate(plate) as opened, Sight(opened, options) as sight:
         info = opened.info
         check_prompts(told, info.canvas)
@@ -83,7 +86,7 @@ def draw_key(
         shown = opened.read(frame)
         picture, _ = sight.picture(shown)
         masks = Prompter(model, picture, size=None, canvas=info.canvas).masks(told)
-        full = sight.geometry.restore(torch.from_numpy(masks)).numpy()
+        full = _at_plate_resolution(masks, options.edges(), sight, shown, picture, info.pixel_aspect)
         writer.write(shown, dict(zip(names, full, strict=True)), keys=str(frame))
         writer.close()
         path = writer.paths(frame)[0]
@@ -96,3 +99,24 @@ def draw_key(
         picture=picture.numpy(),
         alphas=dict(zip(names.values(), masks, strict=True)),
     )
+
+
+def _at_plate_resolution(
+    masks: NDArray[np.float32],
+    settings: EdgeSettings,
+    sight: Sight,
+    frame: PlateFrame,
+    picture: Tensor,
+    pixel_aspect: float,
+) -> list[NDArray[np.float32]]:
+    """Masks [O, h, w] as mattes [H, W] on the canvas, finished as the run's own are."""
+    canvas = sight.canvas
+
+    def pixels(rows: slice, columns: slice) -> NDArray[np.float32]:
+        x, y = canvas.x0, canvas.y0
+        return sight.pixels(frame, Window(x + columns.start, y + rows.start, x + columns.stop, y + rows.stop))
+
+    size = canvas.height, canvas.width
+    return [
+        finish(mask, settings, size=size, pixel_aspect=pixel_aspect, picture=picture, pixels=pixels) for mask in masks
+    ]

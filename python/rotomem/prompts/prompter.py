@@ -40,6 +40,7 @@ _NEARNESS = 0.25
 _SHARPNESS = 2.0
 _PRIOR = 0.1  # what was learned, against steps between places of up to 1
 _SEED = 50.0
+_FIRMNESS = 4.0
 _BRUSH = 1.5  # places: no mark is narrower, or it would fall between them
 _MARKED = 512  # marked places that distances are taken from
 
@@ -99,9 +100,10 @@ class Prompter:
         for name, prompt in told.items():
             others = [plane for other, plane in inside.items() if other != name]
             planes.append(self._answer(name, prompt, torch.stack([nothing, *others]).amax(0) & ~inside[name]))
-        masks = torch.stack(planes)
-        masks = masks / masks.sum(0).clamp(min=1)
-        return from_network(masks, self.height, self.width).numpy()
+        # What is more likely than not is firmly so: a key that is unsure inside would teach the tracker that.
+        soft = from_network(torch.stack(planes), self.height, self.width)
+        masks = torch.sigmoid(_FIRMNESS * torch.logit(soft, eps=1e-6)) * (soft > 0)
+        return (masks / masks.sum(0).clamp(min=1)).numpy()
 
     def _answer(self, name: str, prompt: Prompt, others: Tensor) -> Tensor:
         """One object's mask [h, w] on the grid, mark after mark.
