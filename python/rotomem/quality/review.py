@@ -160,12 +160,15 @@ def review(
 def _marks(frame: int, curves: Sequence[Curve], stretches: Sequence[Flag]) -> list[tuple[str, Colour]]:
     keyed = [c.name for c in curves if frame in c.keys]
     doubted = [f.name for f in stretches if f.first <= frame <= f.last]
-    marks = []
-    if keyed:
-        marks.append(("key" if len(curves) == 1 else "key: " + ", ".join(keyed), KEY))
-    if doubted:
-        marks.append(("look" if len(curves) == 1 else "look: " + ", ".join(doubted), FLAG))
-    return marks
+    marked = (("key", keyed, KEY), ("look", doubted, FLAG))
+    return [(_named(word, names, curves), colour) for word, names, colour in marked if names]
+
+
+def _named(word: str, names: Sequence[str], curves: Sequence[Curve]) -> str:
+    """`key: hero, car`; no names where all are meant, three at most."""
+    if len(names) == len(curves):
+        return word
+    return f"{word}: {', '.join(names[:3])}" + (f" +{len(names) - 3}" if len(names) > 3 else "")
 
 
 def _cell_text(i: int, frame: int, curves: Sequence[Curve]) -> str:
