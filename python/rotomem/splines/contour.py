@@ -42,12 +42,16 @@ def outlines(alpha: NDArray[np.floating], level: float = 0.5, least_area: float 
     An outline runs clockwise on the screen (positive area), that of a hole the other way round. Those that enclose
     less than `least_area` square pixels are left out. Larger ones come first.
     """
-    a = np.pad(np.asarray(alpha, np.float64), 1)
+    alpha = np.asarray(alpha)
+    rows, columns = np.flatnonzero((alpha >= level).any(axis=1)), np.flatnonzero((alpha >= level).any(axis=0))
+    if rows.size == 0:
+        return []
+    # Only what is around: of what lies outside, the nearest pixels tell where the outline is between them.
+    top, left = max(int(rows[0]) - 1, 0), max(int(columns[0]) - 1, 0)
+    a = np.pad(alpha[top : rows[-1] + 2, left : columns[-1] + 2].astype(np.float64), 1)
     inside = a >= level
     code = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
     rows, columns = np.nonzero((code != 0) & (code != 15))
-    if rows.size == 0:
-        return []
     code = code[rows, columns]
     middle = (a[rows, columns] + a[rows, columns + 1] + a[rows + 1, columns] + a[rows + 1, columns + 1]) / 4 >= level
     width = a.shape[1]
@@ -64,7 +68,8 @@ def outlines(alpha: NDArray[np.floating], level: float = 0.5, least_area: float 
         cells = (code == case) & (middle == joined)
         for come, go in lines:
             following[side[come, cells]] = side[go, cells]
-    found = [_places(edges, a, level) for edges in _loops(following)]
+    corner = np.array([left, top])
+    found = [_places(edges, a, level) + corner for edges in _loops(following)]
     sized = [(abs(signed_area(p)), p) for p in found]
     return [p for size, p in sorted(sized, key=lambda item: -item[0]) if size > least_area]
 

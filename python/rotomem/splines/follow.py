@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rotomem.splines.contour import Outline
@@ -184,19 +185,21 @@ def _warp(rows: Array, target: Array) -> tuple[int, _Indices]:
     start = int(starts[whole.argmin()])
     band = max(columns // 6, 2 * _FINE)
     offsets = np.arange(-band, band + 1)
-    total = np.full(len(offsets), np.inf)
+    # A step goes 0.._FASTEST * _FINE columns on; even ones go _FINE. In a window the fastest comes first.
+    ahead = np.arange(_FASTEST * _FINE, -1, -1) - _FINE
+    room = np.full(len(offsets) + len(ahead) - 1, np.inf)
+    total = room[ahead[0] : ahead[0] + len(offsets)]
     total[band] = 0.0
-    moves = np.arange(0, _FASTEST * _FINE + 1) - _FINE  # columns that a step is ahead of an even one
-    price = _STIFF * (moves / _FINE) ** 2
+    windows = sliding_window_view(room, len(ahead))
+    price = _STIFF * (ahead / _FINE) ** 2
+    steps = np.arange(1, count + 1)
+    costs = cost((steps % count)[:, None], (start + steps[:, None] * _FINE + offsets) % columns)
     chosen = np.zeros((count, len(offsets)), np.int64)
-    low, high = int(moves.max()), -int(moves.min())
-    for i in range(1, count + 1):
-        padded = np.concatenate([np.full(low, np.inf), total, np.full(high, np.inf)])
-        before = np.stack([padded[low - m : low - m + len(offsets)] + p for m, p in zip(moves, price, strict=True)])
-        best = before.argmin(axis=0)
-        chosen[i - 1] = moves[best]
-        here = np.array([i % count])
-        total = before[best, np.arange(len(offsets))] + cost(here, (start + i * _FINE + offsets) % columns)
+    for i in range(count):
+        before = windows + price
+        best = before.argmin(axis=1)
+        chosen[i] = ahead[best]
+        total[:] = before[np.arange(len(offsets)), best] + costs[i]
     offset = np.zeros(count, np.int64)
     at = 0  # the way closes where it began
     for i in range(count - 1, 0, -1):
