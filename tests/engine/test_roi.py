@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ UHD = Window(0, 0, 3840, 2160)
 
 def box(x: int, y: int, width: int, height: int) -> Window:
     return Window(x, y, x + width, y + height)
+
+
+def moves(region: Region) -> int:
+    """How often the window moves."""
+    return sum(a != b for a, b in pairwise(region.windows[f] for f in sorted(region.windows)))
 
 
 def planned(extents: dict[int, Window | None], canvas: Window = UHD, **options: Any) -> Region:
@@ -75,13 +81,13 @@ def test_plan_when_the_whole_frame_is_seen_as_finely_then_none() -> None:
 
 def test_plan_when_the_object_trembles_then_the_window_stands_still() -> None:
     trembling = {f: box(1000 + 20 * (f % 2), 900 - 15 * (f % 3), 200, 200) for f in range(20)}
-    assert planned(trembling).moves == 0
+    assert moves(planned(trembling)) == 0
 
 
 def test_plan_when_the_object_walks_then_the_window_moves_by_whole_elements_and_seldom() -> None:
     walking = {f: box(500 + 9 * f, 900, 200, 300) for f in range(100)}
     region = planned(walking)
-    assert 2 <= region.moves <= 15
+    assert 2 <= moves(region) <= 15
     for f in range(1, 100):
         down, right = moved(region.windows[f - 1], region.windows[f], (region.geometry.h, region.geometry.w), 16)
         assert down == 0
@@ -90,7 +96,7 @@ def test_plan_when_the_object_walks_then_the_window_moves_by_whole_elements_and_
 
 def test_plan_when_the_window_may_not_move_then_one_holds_all_frames() -> None:
     region = planned({f: box(500 + 9 * f, 900, 200, 300) for f in range(100)}, moving=False)
-    assert region.moves == 0
+    assert moves(region) == 0
     assert box(500, 900, 1091, 300).intersect(region.windows[0]) == box(500, 900, 1091, 300)
 
 

@@ -97,17 +97,20 @@ def test_track_when_keys_are_at_both_ends_then_both_passes_share_the_windows(tmp
 
 def test_track_when_the_window_is_told_then_nothing_outside_of_it_but_the_key(tmp_path: Path) -> None:
     given, out = shot(tmp_path), tmp_path / "told"
-    track(given, out, roi="80x80+20+30")
+    report = track(given, out, roi="80x80+20+30")
     assert np.array_equal(matte(out / "hero.1001.exr"), disc(1001, 20.0).astype(np.float16))
     assert matte(out / "hero.1003.exr")[30:110, 20:100].max() > 0.5
     outside = matte(out / "hero.1008.exr").copy()
     outside[30:110, 20:100] = 0
     assert not outside.any()
+    assert any("reach the border of their region on 1004" in warning for warning in report.warnings)
 
 
 def test_track_when_the_scout_sees_nothing_then_the_whole_frame_and_said(tmp_path: Path) -> None:
     report = track(shot(tmp_path, pace=90.0), tmp_path / "auto", roi="auto")
-    assert any("no region of interest" in note and "1004-1008" in note for note in report.regions), report.regions
+    assert any("the whole frame, at 40 lines nothing is seen on 1004-1008" in note for note in report.regions), (
+        report.regions
+    )
 
 
 @pytest.mark.parametrize("roi", ["whole", "100x100"])

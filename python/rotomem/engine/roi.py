@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from itertools import count, pairwise
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,6 @@ class Region:
 
     windows: Mapping[int, Window]
     geometry: ShotGeometry
-
-    @property
-    def moves(self) -> int:
-        """How often the window moves."""
-        order = [self.windows[f] for f in sorted(self.windows)]
-        return sum(a != b for a, b in pairwise(order))
 
 
 def moved(old: Window, new: Window, size: tuple[int, int], stride: int) -> tuple[int, int]:

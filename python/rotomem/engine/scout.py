@@ -14,6 +14,7 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot, track_segment
 from rotomem.engine.roi import AUTO, OFF, Region, extent, fixed_region, plan_region, scout_size
 from rotomem.engine.segments import Segment
+from rotomem.engine.store import StoredFrame
 from rotomem.io.sequence import compact_frames
 from rotomem.models.interface import MemoryPlan
 from rotomem.types import KeyMask, Window
@@ -33,7 +34,7 @@ def choose_region(
 
     scratch   a folder for what one of the scout's passes says while the other runs
     options   those that matter: roi, size, rim, direction
-    returns   None for the whole canvas, with a text where that was not to be expected
+    returns   None for the whole canvas, and why
 
     Depends on nothing but what the segment's mattes depend on; above all not on which of its frames are asked for.
     """
@@ -57,9 +58,11 @@ def choose_region(
             rim=options.rim,
         )
 
+    where = f"frames {compact_frames(segment.frames)}"
+    whole = f"{where}: the whole frame, no window around the objects shows them much finer"
     drawn = {f: extent(shot.keys[f].alpha, canvas, drawn=True) for f in segment.keys}
     if planned(dict(drawn)) is None:
-        return None, ""
+        return None, whole
     size = scout_size(_boxes((shot.keys[f] for f in segment.keys), canvas), canvas, options.size, pixel_aspect)
     look = footage.within(fixed_region(frames, canvas, canvas, size=size, pixel_aspect=pixel_aspect))
     extents: dict[int, Window | None] = dict.fromkeys(segment.frames)
@@ -69,16 +72,27 @@ def choose_region(
         if not stored.mattes and shot.shares(stored.frame, options.direction):
             lost.append(stored.frame)
     if len(lost) > _LOST * len(segment.frames):
-        where = compact_frames(segment.frames)
-        return (
-            None,
-            f"frames {where}: at {size} lines nothing is seen on {compact_frames(lost)}; no region of interest",
-        )
+        return None, f"{where}: the whole frame, at {size} lines nothing is seen on {compact_frames(lost)}"
     for frame, box in drawn.items():
         seen = extents.get(frame)
         extents[frame] = seen if box is None else box if seen is None else box.union(seen)
     region = planned(extents)
-    return region, "" if region is None else _told(segment, region)
+    return region, whole if region is None else _told(segment, region)
+
+
+def reaches_border(stored: StoredFrame, canvas: Window) -> bool:
+    """Whether an object is likely on a border of its window that is none of the canvas: there may be more of it."""
+    window = stored.window
+    for matte in stored.mattes.values():
+        borders = (
+            (window.y0 > canvas.y0, matte[0]),
+            (window.y1 < canvas.y1, matte[-1]),
+            (window.x0 > canvas.x0, matte[:, 0]),
+            (window.x1 < canvas.x1, matte[:, -1]),
+        )
+        if any(inside and bool((border > 0.5).any()) for inside, border in borders):
+            return True
+    return False
 
 
 def _boxes(keys: Iterable[KeyMask], canvas: Window) -> list[Window]:

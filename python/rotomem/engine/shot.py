@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +31,9 @@ from rotomem.engine.passes import track_segment
 from rotomem.engine.pipeline import Clock
 from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
 from rotomem.engine.roi import OFF
-from rotomem.engine.scout import choose_region
+from rotomem.engine.scout import choose_region, reaches_border
 from rotomem.engine.segments import Segment
-from rotomem.engine.store import SegmentStore, digest
+from rotomem.engine.store import SegmentStore, StoredFrame, digest
 from rotomem.engine.survey import Survey
 from rotomem.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
 from rotomem.io.masks import Masks
@@ -269,7 +269,8 @@ class ShotRun:
         if told:
             self.report.regions.append(told)
         footage = self.footage if region is None else self.footage.within(region)
-        frames = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
+        told_of = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
+        frames = self._watched(told_of)
         if self._store is None and len(survey.shots) == 1 and not survey.movie:
             # Frames go as they come: nothing has to wait on disk.
             for stored in frames:
@@ -283,6 +284,19 @@ class ShotRun:
             writer.finish()
 
     # Telling --------------------------------------------------------------------------------------
+
+    def _watched(self, frames: Iterable[StoredFrame]) -> Iterator[StoredFrame]:
+        """The frames, and a warning where an object may go on beyond its window."""
+        cut = []
+        for stored in frames:
+            if reaches_border(stored, self.footage.canvas):
+                cut.append(stored.frame)
+            yield stored
+        if cut:
+            self.report.warnings.append(
+                f"objects reach the border of their region on {compact_frames(cut)}; what lies beyond is not in the "
+                "matte: add a key there, or give a larger region with --roi"
+            )
 
     def _tell_quality(self) -> None:
         """Write what is known of the mattes beside them. Of frames that were kept it is what was known before: in
