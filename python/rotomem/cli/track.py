@@ -441,7 +441,20 @@ def outcome_lines(report: Report) -> list[str]:
         lines.append(f"busy seconds per frame: {stages}")
     lines += [f"region of interest, {told}" for told in report.regions]
     lines.append(f"peak memory {size_text(report.peak_memory_bytes)}")
-    return lines
+    return [*lines, *_quality_lines(report)]
+
+
+def _quality_lines(report: Report) -> Iterator[str]:
+    """What to look at, and the key that would help most."""
+    if not report.quality:
+        return
+    from rotomem.io.quality import QualityFile
+    from rotomem.quality.suggest import curves_of, flags, suggest, summary_of
+
+    quality = QualityFile.read(Path(report.quality))
+    curves = curves_of(quality, list(quality.signals))
+    found = [flag for curve in curves for flag in flags(curve)]
+    yield f"quality: {summary_of(curves, found, suggest(curves))}"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""How far a matte can be trusted, told without knowing the truth: signals of one object on one frame, and their sum.
+"""How far a matte can be trusted, told without knowing the truth: signals of one object on one frame, and confidence.
 
 Everything here is a pure function of arrays at the network's raster. A signal is 0 where nothing speaks against the
-matte and grows without a fixed end; one that is not known (no second pass, no frame before) is NaN or left out.
+matte; one that is not known (no second pass, no frame before) is left out.
 
     entropy        bits of doubt per pixel of edge: how wide the band is in which the network hesitates
     doubt          1 - the overlap (IoU) of mask and truth that the network's own probabilities promise

@@ -52,6 +52,7 @@ class Report:
     files_existing  of the mattes to write, before the run
     outputs         the mattes of the first and the last frame
     also            kind ("crypto", "packed", ...) -> what goes beside them, of the same frames
+    quality         the file of what is known of the mattes
     keys            frame -> names of the objects its key speaks for
     objects         name -> layer it is written as
     canvas, network_size   [width, height]
@@ -78,6 +79,7 @@ class Report:
     files_existing: int = 0
     outputs: list[str] = field(default_factory=list)
     also: dict[str, list[str]] = field(default_factory=dict)
+    quality: str = ""
     keys: dict[int, list[str]] = field(default_factory=dict)
     objects: dict[str, str] = field(default_factory=dict)
     colour: str = ""

@@ -317,6 +317,7 @@ class ShotRun:
         drawn = {f: set(key.objects) for f, key in sorted(self.survey.keys.by_frame.items())}
         keys = {f: tuple(n for n in names if parts[n] <= of) for f, of in drawn.items()}
         QualityFile(plate, names, keys, {**before, **self._delivery.signals}).write(path)
+        self.report.quality = str(path)
 
     def _look_up(self, frame: int) -> None:
         """A frame was taken from the store."""

@@ -33,7 +33,7 @@ from rotomem.quality.overlay import (
 )
 from rotomem.quality.page import frame_name, write_page
 from rotomem.quality.sheet import ContactSheet, frames_to_show
-from rotomem.quality.suggest import Curve, Flag, Suggestion, flags, suggest
+from rotomem.quality.suggest import Curve, Flag, Suggestion, curves_of, flags, suggest, summary_of
 from rotomem.quality.timeline import write_timeline
 
 QUALITY_NAME = "quality.json"
@@ -56,30 +56,6 @@ class Review:
     def summary(self) -> str:
         """One sentence or two for people."""
         return summary_of(self.curves, self.flags, self.suggestion)
-
-
-def summary_of(curves: Sequence[Curve], found: Sequence[Flag], suggestion: Suggestion | None) -> str:
-    """Confidence, flags and the suggested key, in words."""
-    means = [c.mean for c in curves if math.isfinite(c.mean)]
-    text = f"{len(curves[0].frames)} frames, mean confidence {100 * float(np.mean(means)):.0f} %" if means else ""
-    text += f", {len(found)} stretch{'' if len(found) == 1 else 'es'} to look at"
-    if suggestion:
-        text += f". A key at {suggestion.frame} for {', '.join(suggestion.objects)} would help most"
-    return text
-
-
-def curves_of(quality: QualityFile, frames: Sequence[int]) -> list[Curve]:
-    """One curve an object, over these frames; NaN where the file knows nothing."""
-    frames = tuple(sorted(frames))
-    return [
-        Curve(
-            name,
-            frames,
-            np.array([quality.signals.get(f, {}).get(name, {}).get("confidence", math.nan) for f in frames]),
-            frozenset(f for f, names in quality.keys.items() if name in names),
-        )
-        for name in quality.objects
-    ]
 
 
 def review(

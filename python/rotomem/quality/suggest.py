@@ -19,6 +19,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from rotomem.io.quality import QualityFile
+
 _LEAST_REACH = 4.0
 """Frames over which what a key repairs falls to 1/e, at least."""
 
@@ -127,3 +129,29 @@ def suggest(curves: Sequence[Curve]) -> Suggestion | None:
     names = tuple(c.name for c, gain in zip(curves, each[:, k], strict=True) if gain >= _SHARED * each[:, k].max())
     seen = sum(int(np.isfinite(c.confidence).sum()) for c in curves)
     return Suggestion(curves[0].frames[k], names, float(total[k]) / seen)
+
+
+def summary_of(curves: Sequence[Curve], found: Sequence[Flag], suggestion: Suggestion | None) -> str:
+    """Confidence, flags and the suggested key, in words."""
+    means = [c.mean for c in curves if math.isfinite(c.mean)]
+    if not means:
+        return "nothing is known of the mattes"
+    text = f"{len(curves[0].frames)} frames, mean confidence {100 * float(np.mean(means)):.0f} %"
+    text += f", {len(found)} stretch{'' if len(found) == 1 else 'es'} to look at"
+    if suggestion:
+        text += f". A key at {suggestion.frame} for {', '.join(suggestion.objects)} would help most"
+    return text
+
+
+def curves_of(quality: QualityFile, frames: Sequence[int]) -> list[Curve]:
+    """One curve an object, over these frames; NaN where the file knows nothing."""
+    frames = tuple(sorted(frames))
+    return [
+        Curve(
+            name,
+            frames,
+            np.array([quality.signals.get(f, {}).get(name, {}).get("confidence", math.nan) for f in frames]),
+            frozenset(f for f, names in quality.keys.items() if name in names),
+        )
+        for name in quality.objects
+    ]
