@@ -174,7 +174,7 @@ def test_run_when_objects_are_renamed_merged_and_split_then_nothing_is_tracked(s
     project.add_object("car", {1001: soft_key(shot / "roto", 1001, "car", **CAR).partition("=")[2]})
     project.run()
     before = digests(shot / "mattes")
-    paths = sorted((shot / "mattes").iterdir())
+    paths = sorted((shot / "mattes").glob("*.exr"))
     single = [matte(p, "hero.A").astype(np.float32) + matte(p, "car.A") for p in paths]
     steps.clear()
     project.rename_object("car", "auto")
@@ -220,9 +220,13 @@ def test_run_when_an_object_is_absent_on_a_range_then_only_segments_there_change
 
 def test_freeze_when_everything_else_changes_then_these_files_stay_and_their_ends_are_keys(shot, steps):
     project = Project.open(shot)
+    project.set("also", "trimap")
+    project.set("only", "hero")
+    project.run()
     project.freeze("1008-1013")
     project.save()
     assert not steps  # the ends come out of the cache
+    assert sorted(p.name for p in (shot / "frozen").iterdir()) == ["object1.1008.exr", "object1.1013.exr"]
     before = digests(shot / "mattes")
     told = why(project)
     assert told["1007"] == "key 1008 of hero is new" and told["1014-1015"] == "key 1013 of hero is new"

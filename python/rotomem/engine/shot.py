@@ -184,7 +184,8 @@ class ShotRun:
                 self._closed = True
             else:
                 writer.abandon()
-            self._tell_quality()
+            if only is None:
+                self._tell_quality()
         except BaseException as error:
             writer.abandon()
             self._tell()

@@ -214,7 +214,7 @@ def forget_frozen(file: ProjectFile) -> None:
 def _keep_ends(file: ProjectFile, frames: Collection[int]) -> None:
     outputs = {o.id: (f"object{o.id}", (o.id,)) for o in file.tracked}
     pattern = str(_frozen_folder(file) / "{object}.%04d.exr")
-    plain = {"format": "exr", "depth": "float", "rgb": "none", "per_object": True}
+    plain = {"format": "exr", "depth": "float", "rgb": "none", "per_object": True, "also": (), "only": ()}
     with shot_of(file, out=pattern, outputs=outputs, resume=False, overwrite=True, **plain) as run:
         run.run(only=frames)
 
