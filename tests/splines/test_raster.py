@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_curves import circle, corners, two_objects
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rotomem.splines.raster import coverage, rasterise, winding
 from rotomem.splines.types import Curve, Shape, SplineError, flatten, signed_area
@@ -35,6 +37,26 @@ def test_coverage_when_half_plane_then_every_pixel_to_the_last_digit(edge: float
     covered = coverage(corners((-1e4, -1e4), (edge, -1e4), (edge, 1e4), (-1e4, 1e4)), CANVAS)
     expected = np.clip(edge - np.arange(64), 0, 1)
     np.testing.assert_allclose(covered, np.broadcast_to(expected, covered.shape), atol=1e-9)
+
+
+@given(
+    radii=st.lists(st.floats(2, 20), min_size=3, max_size=9),
+    dx=st.integers(-5, 5),
+    dy=st.integers(-5, 5),
+    reach=st.floats(0, 0.4),
+)
+@settings(max_examples=30, deadline=None)
+def test_coverage_when_any_star_then_its_area_and_it_moves_with_the_curve(
+    radii: list[float], dx: int, dy: int, reach: float
+) -> None:
+    angle = np.arange(len(radii)) * 2 * np.pi / len(radii)
+    place = np.array(radii)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + (32, 24)
+    along = reach * np.stack([-np.sin(angle), np.cos(angle)], axis=1)
+    curve = Curve(np.stack([place - along, place, place + along], axis=1))
+    covered = coverage(curve, CANVAS)
+    assert covered.sum() == pytest.approx(signed_area(flatten(curve.points)), abs=1e-6)
+    moved = coverage(Curve(curve.points + np.array([dx, dy])), CANVAS)
+    np.testing.assert_allclose(moved[6:-6, 6:-6], np.roll(covered, (dy, dx), (0, 1))[6:-6, 6:-6], atol=1e-9)
 
 
 def test_coverage_when_slanted_then_triangles_under_the_line() -> None:

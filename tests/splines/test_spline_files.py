@@ -130,7 +130,9 @@ def test_nuke_when_moved_by_its_transform_then_refused() -> None:
         nuke.read(moved, (160, 90))
 
 
-@pytest.mark.parametrize("text", ["", "Blur { size 3 }", "Roto {", "Roto { } }", 'Roto { name "x }'])
+@pytest.mark.parametrize(
+    "text", ["", "{" * 100_000 + "}" * 100_000, "Blur { size 3 }", "Roto {", "Roto { } }", 'Roto { name "x }']
+)
 def test_nuke_when_no_script_then_said_so(text: str) -> None:
     with pytest.raises(SplineError):
         nuke.read(text, (160, 90))
@@ -190,6 +192,8 @@ GOOD = {"frame": 1, "points": [[0, 0], [9, 0], [9, 9]]}
         ({"keys": [{**GOOD, "feather": [1, 2]}]}, "expected 3 numbers"),
         ({"keys": [{**GOOD, "feather": -1}]}, "negative feather"),
         ({"keys": [{**GOOD, "frame": "1"}]}, "frame is"),
+        ({"keys": [{**GOOD, "frame": 1.5}]}, "whole numbers"),
+        ({"keys": [{**GOOD, "frame": 10**400}]}, "not finite"),
         ({"keys": 3}, '"keys"'),
     ],
 )
@@ -201,7 +205,15 @@ def test_document_when_a_shape_is_wrong_then_named(shape: dict[str, object], wha
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"rotomem_splines": 2}', '{"rotomem_splines": 1, "size": [0, 1], "objects": []}']
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"rotomem_splines": 2}',
+        '{"rotomem_splines": 1, "size": [0, 1], "objects": []}',
+    ],
 )
 def test_document_when_it_is_none_then_said_so(text: str) -> None:
     with pytest.raises(SplineError):

@@ -65,7 +65,7 @@ def read(text: str) -> Splines:
     """The splines in a file's text. Raises SplineError naming the object, shape and frame that is wrong."""
     try:
         document = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise SplineError(f"it is not JSON: {e}") from e
     if not isinstance(document, dict) or "rotomem_splines" not in document:
         raise SplineError(
@@ -100,13 +100,13 @@ def _read_shape(said: _Json, owner: str, default: str) -> Shape:
         raise SplineError(f"its operation is {operation!r}, expected add or subtract", **where)
     span = None
     if said.get("frames") is not None:
-        first, last = (int(v) for v in _numbers(said["frames"], 2, "frames", **where))
+        first, last = _frames(said["frames"], 2, "frames", where)
         if last < first:
             raise SplineError(f"its frames run from {first} to {last}", **where)
         span = (first, last)
     keys: dict[int, Curve] = {}
     for key in _list(said, "keys", f"shape '{name}'"):
-        frame = int(_numbers([key.get("frame")], 1, "frame", **where)[0])
+        (frame,) = _frames([key.get("frame")], 1, "frame", where)
         if frame in keys:
             raise SplineError(f"it has two keys on frame {frame}", **where)
         try:
@@ -134,6 +134,13 @@ def _list(said: _Json, key: str, where: str) -> list[_Json]:
     if not isinstance(found, list) or not all(isinstance(f, dict) for f in found):
         raise SplineError(f'"{key}" of {where} is no list of objects')
     return found
+
+
+def _frames(found: Any, count: int, what: str, where: dict[str, Any]) -> list[int]:
+    numbers = _numbers(found, count, what, **where)
+    if any(v != int(v) for v in numbers):
+        raise SplineError(f"{what} is {found!r}, expected whole numbers", **where)
+    return [int(v) for v in numbers]
 
 
 def _numbers(found: Any, count: int, what: str, **where: Any) -> list[float]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from rotomem.splines.types import Array, Curve, Shape, SplineError, Splines
 
+_DEEPEST = 200
 _OPEN = 1 << 5
 _RELATIVE = 1 << 13
 _OVER, _MAX, _MINUS = 0, 4, 12
@@ -283,6 +284,8 @@ def _parse(text: str) -> list[_Item]:
         sign = text[at]
         if sign == "{":
             stack.append([])
+            if len(stack) > _DEEPEST:
+                raise SplineError(f"its braces stand more than {_DEEPEST} deep")
         elif sign == "}":
             done = stack.pop()
             if not stack:
