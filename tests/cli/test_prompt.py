@@ -31,7 +31,7 @@ def test_prompt_when_clicked_then_a_key_that_track_takes(tmp_path: Path, shot: l
     told = oiio.ImageInput.open(str(key)).spec().getattribute("rotomem/prompts")
     assert json.loads(told) == {"hero": [{"in": [21.0, 24.0]}, {"out": [60.0, 40.0]}]}
     assert main(["track", *shot, "--mask", f"hero@1002={key}", "-o", str(tmp_path / "out"), "--quiet"]) == 0
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").glob("*.exr"))) == 3
     assert main(["prompt", *shot, *options]) == 0  # its own file may be made anew
 
 
@@ -46,6 +46,19 @@ def test_prompt_when_several_objects_in_a_file_then_a_layer_each(tmp_path: Path,
     assert (
         region_similarity(matte(key, "cold.A") > 0.5, disc(0, x=50, dx=-0.5, y=14, r=6) > 0.5) > 0.3
     )  # 3 places wide
+
+
+def test_prompt_when_several_objects_as_png_then_a_file_each_that_track_takes(
+    tmp_path: Path, shot: list[str], capsys
+):
+    clicks = tmp_path / "clicks.json"
+    clicks.write_text(json.dumps({"hero": [{"in": [20, 24]}], "cold": [{"in": [50, 14]}]}))
+    out = str(tmp_path / "{object}.png")
+    assert main(["prompt", *shot, "--frame", "1001", "--prompts", str(clicks), "-o", out, "--json"]) == 0
+    masks = json.loads(capsys.readouterr().out)["masks"]
+    assert len(masks) == 2 and all(Path(mask.partition("=")[2]).is_file() for mask in masks)
+    given = [word for mask in masks for word in ("--mask", mask)]
+    assert main(["track", *shot, *given, "-o", str(tmp_path / "out"), "--dry-run"]) == 0
 
 
 def test_prompt_when_scribbled_in_one_colour_then_the_object_is_named(tmp_path: Path, shot: list[str], capsys):

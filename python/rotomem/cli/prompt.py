@@ -107,12 +107,17 @@ def run(args: argparse.Namespace) -> int:
         write = write_png if args.overlay.suffix.lower() == ".png" else write_jpeg
         write(args.overlay, overlay(key.picture, key.alphas, colours_of(list(key.alphas))))
     if args.json:
-        told = {"path": str(key.path), "frame": key.frame, "coverage": key.coverage, "masks": list(key.masks)}
+        told = {
+            "paths": [str(path) for path in key.paths],
+            "frame": key.frame,
+            "coverage": key.coverage,
+            "masks": list(key.masks),
+        }
         print(json.dumps(told, indent=2, ensure_ascii=False))
         return 0
     for name, share in key.coverage.items():
         print(f"{name}: {share:.1%} of frame {key.frame}")
-    print(f"{key.path}; use it with " + " ".join(f"--mask {mask}" for mask in key.masks))
+    print(f"{', '.join(map(str, key.paths))}; use it with " + " ".join(f"--mask {mask}" for mask in key.masks))
     return 0
 
 

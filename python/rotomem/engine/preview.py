@@ -39,6 +39,7 @@ from rotomem.types import KeyMask, ObjectId
 
 PREVIEW_SIZE = 240
 PREVIEW_EVERY = 8
+_Packed = dict[ObjectId, NDArray[np.float16]]
 _KEPT = 128  # small pictures, so that coarse frames are not read again
 
 
@@ -114,16 +115,17 @@ class Preview:
     def frames(self) -> Iterator[PreviewFrame]:
         """Every frame of the plate once: keys that speak for all objects, then every Nth frame, then the others."""
         shot = Shot.of(sorted({i for key in self._keys.values() for i in key.objects}), self._keys, self._absent)
-        known: dict[int, Mattes] = {}
+        known: dict[int, _Packed] = {}
         for frame, key in self._keys.items():
             if set(shot.objects) <= set(key.objects):
-                known[frame] = dict(zip(key.objects, key.alpha, strict=True))
-                yield self._told(frame, known[frame], "key")
+                mattes = dict(zip(key.objects, key.alpha, strict=True))
+                known[frame] = _packed(mattes)
+                yield self._told(frame, mattes, "key")
         coarse = self._coarse()
         speaks_for = {f: key.objects for f, key in shot.keys.items()}
         for segment in plan_segments(coarse, speaks_for, shot.objects, neighbours=0):
             for frame, mattes in self._follow(shot, segment, nearest=True):
-                known[frame] = mattes
+                known[frame] = _packed(mattes)
                 yield self._told(frame, mattes, "coarse")
         places = {frame: i for i, frame in enumerate(self.plate.frames)}
         for a, b in pairwise(coarse):
@@ -180,8 +182,13 @@ class Preview:
         return PreviewFrame(frame, None if picture is None else picture.numpy(), mattes, level)
 
 
-def _as_key(frame: int, mattes: Mattes) -> KeyMask:
-    return KeyMask(frame, tuple(mattes), np.stack(list(mattes.values())))
+def _packed(mattes: Mattes) -> _Packed:
+    """In half the room: the coarse frames of a long shot wait for their neighbours."""
+    return {number: matte.astype(np.float16) for number, matte in mattes.items()}
+
+
+def _as_key(frame: int, packed: _Packed) -> KeyMask:
+    return KeyMask(frame, tuple(packed), np.stack(list(packed.values())).astype(np.float32))
 
 
 class _SmallFootage(PlateFootage):

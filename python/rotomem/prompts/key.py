@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rotomem
+from rotomem.engine.blend import within_one
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.sight import Sight
 from rotomem.io.mattes import MatteWriter
@@ -29,7 +30,7 @@ from rotomem.types import PlateFrame, Window
 class DrawnKey:
     """A key mask that was written.
 
-    path      of the file; of several where each object has its own
+    paths     of the files: one, or one for each object
     frame     it belongs to
     coverage  object name -> share of the canvas, 0..1
     masks     what to give to `rotomem track`: "hero@1001=key.exr:hero.A", ...
@@ -37,7 +38,7 @@ class DrawnKey:
     alphas    object name -> [h, w] float32: what was found in it
     """
 
-    path: Path
+    paths: tuple[Path, ...]
     frame: int
     coverage: Mapping[str, float]
     masks: tuple[str, ...]
@@ -87,15 +88,19 @@ def draw_key(
         picture, _ = sight.picture(shown)
         masks = Prompter(model, picture, size=None, canvas=info.canvas).masks(told)
         full = _at_plate_resolution(masks, options.edges(), sight, shown, picture, info.pixel_aspect)
-        writer.write(shown, dict(zip(names, full, strict=True)), keys=str(frame))
+        mattes = within_one(dict(zip(names, full, strict=True)))
+        writer.write(shown, mattes, keys=str(frame))
         writer.close()
-        path = writer.paths(frame)[0]
-    channels = {number: f":{layer}.A" if len(names) > 1 else "" for number, layer in writer.layers.items()}
+        paths = writer.paths(frame)
+    if len(paths) == len(names):
+        places = [str(path) for path in paths]
+    else:
+        places = [f"{paths[0]}:{layer}.A" for layer in writer.layers.values()]
     return DrawnKey(
-        path=path,
+        paths=paths,
         frame=frame,
-        coverage={name: float(plane.mean()) for name, plane in zip(names.values(), full, strict=True)},
-        masks=tuple(f"{name}@{frame}={path}{channels[number]}" for number, name in names.items()),
+        coverage={name: float(mattes[number].mean()) for number, name in names.items()},
+        masks=tuple(f"{name}@{frame}={place}" for name, place in zip(told, places, strict=True)),
         picture=picture.numpy(),
         alphas=dict(zip(names.values(), masks, strict=True)),
     )

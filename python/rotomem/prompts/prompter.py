@@ -67,9 +67,7 @@ class Prompter:
     ) -> None:
         image = torch.as_tensor(picture)
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or not image.is_floating_point():
-            raise ShapeError(
-                f"picture is {tuple(image.shape)} {image.dtype}, expected [H, W, 3] float32 in 0..1",
-            )
+            raise ShapeError(f"picture is {tuple(image.shape)} {image.dtype}, expected [H, W, 3] float32 in 0..1")
         self.height, self.width = image.shape[:2]
         self.canvas = canvas or Window(0, 0, self.width, self.height)
         stride = model.plan.stride
@@ -121,9 +119,10 @@ class Prompter:
         answered: list[tuple[Mark, Tensor | None]] = []
         for place, mark in enumerate(prompt.marks):
             here = self._painted(Prompt(), (mark,), mark.inside)
-            inside, outside = (
-                (inside | here, outside & ~here) if mark.inside else (inside & ~here, outside | here)
-            )  # the later mark is right
+            if mark.inside:  # of two marks on one place the later is right
+                inside, outside = inside | here, outside & ~here
+            else:
+                inside, outside = inside & ~here, outside | here
             if place < len(chain) and chain[place][0] == mark:
                 belief = chain[place][1]
             else:
