@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from engine.shots import HEIGHT, WIDTH, disc, picture, soft_key, write
 from rotomem.cli import main
-from rotomem.errors import InputError, MissingFrameError
+from rotomem.errors import InputError, MissingFrameError, OutputError
 from rotomem.io.exr import read_header
 from rotomem.io.matte_files import find_mattes, read_layers
 from rotomem.io.quality import QualityFile
@@ -237,3 +238,13 @@ def test_review_command_when_given_a_project_then_it_knows_plate_mattes_and_colo
     assert "#00ff80" in (out / "index.html").read_text()
     assert main(["review", str(tmp_path), "--plate", "x", "-o", str(out)]) == 2
     assert "a project has its own plate" in capsys.readouterr().err
+
+
+def test_overlay_movie_when_there_is_no_encoder_then_one_line_says_so(tmp_path: Path) -> None:
+    def none(name: str, *_: object, **__: object) -> None:
+        raise av.codec.codec.UnknownCodecError(name)
+
+    with pytest.raises(OutputError, match=r"no H.264 encoder"), OverlayMovie(tmp_path / "movie.mp4", None) as movie:
+        movie._container = SimpleNamespace(add_stream=none, close=movie._container.close)
+        movie.add(np.zeros((32, 32, 3), np.float32))
+    assert not list(tmp_path.iterdir())

@@ -140,17 +140,27 @@ class OverlayMovie:
         even = np.pad(picture, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
         pixels = np.rint(np.clip(even, 0, 1) * 255).astype(np.uint8)
         if self._stream is None:
-            # A fixed number of threads: the encoder's choices depend on it.
-            self._stream = self._container.add_stream("libx264", self._rate, options={"crf": "20", "threads": "2"})
-            self._stream.width, self._stream.height, self._stream.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
-            context = self._stream.codec_context
-            context.color_range = context.colorspace = context.color_primaries = context.color_trc = 1
+            self._begin(even.shape[1], even.shape[0])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.color_range = frame.colorspace = frame.color_primaries = frame.color_trc = 1
         frame.pts, frame.time_base = self._count, 1 / self._rate
         self._count += 1
         self._mux(frame)
+
+    def _begin(self, width: int, height: int) -> None:
+        # A fixed number of threads: the encoder's choices depend on it.
+        options = {"crf": "20", "threads": "2"}
+        try:
+            stream = self._container.add_stream("libx264", self._rate, options=options)
+        except ValueError:
+            raise OutputError(
+                "this installation of PyAV has no H.264 encoder", remedy="install av from PyPI", path=self.path
+            ) from None
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.color_range = context.colorspace = context.color_primaries = context.color_trc = 1
+        self._stream = stream
 
     def _mux(self, frame: Any) -> None:
         try:

@@ -61,8 +61,8 @@ def write_timeline(
         for run in np.split(np.arange(len(at)), np.flatnonzero(np.diff(known.astype(int))) + 1):
             if run.size and known[run[0]]:
                 values = np.array([y(v) for v in curve.confidence[run]])
-                for dy in (-0.5, 0.5):
-                    sheet.line(at[run], values + dy, colours[curve.name])
+                for thick in (-0.5, 0.5):
+                    sheet.line(at[run], values + thick, colours[curve.name])
     foot = _HEAD + _ROW * len(curves) + 14
     for tick in ticks(first, last, 12):
         if math.isclose(tick, round(tick)):
