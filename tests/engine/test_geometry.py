@@ -119,3 +119,9 @@ def test_shot_geometry_when_rim_is_absurd_then_usage_error():
 def test_shot_geometry_when_picture_has_other_size_then_shape_error():
     with pytest.raises(ShapeError, match="canvas is 8x6"):
         ShotGeometry.of(6, 8).shrink(torch.zeros(8, 6, 3))
+
+
+@pytest.mark.parametrize(("size", "rim"), [(96, 0), (239, 0), (240, 8), (480, 16), (1080, 32)])
+def test_geometry_when_the_rim_is_left_to_it_then_larger_pictures_have_a_wider_one(size: int, rim: int) -> None:
+    assert ShotGeometry.of(1080, 1920, size=size, rim=None).rim == rim
+    assert ShotGeometry.of(1080, 1920, size=size).rim == 0

@@ -87,7 +87,9 @@ def add_parser(subparsers: SubParsers) -> None:
         help="auto: the network looks at a window that follows the objects, where that shows them finer than the "
         "whole frame does; WxH+X+Y: at that window, in pixels of the plate; off (%(default)s)",
     )
-    network.add_argument("--rim", type=int, metavar="N", help="replicate the picture's border by N network pixels")
+    network.add_argument(
+        "--rim", type=int, metavar="N", help="replicate the picture's border by N network pixels (16 at --size 480)"
+    )
     network.add_argument("--threads", type=parse_positive, metavar="N", help="CPU threads of the network")
 
     memory = parser.add_argument_group("memory")

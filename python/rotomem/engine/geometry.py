@@ -40,6 +40,19 @@ def fit(height: int, width: int, size: int | None, pixel_aspect: float = 1.0) ->
     return max(round(height * scale), 1), max(round(square_width * scale), 1)
 
 
+def rim_of(h: int, w: int, rim: int | None) -> int:
+    """The rim of a network picture [h, w]; None: 8 pixels for every whole 240 of its shorter side, at most 64.
+
+    At 480 the 4 pixels along the border then err by a half to two thirds less, for 11 % more pixels; small pictures,
+    which have none to spare, get none. Raises UsageError for a negative or absurd rim.
+    """
+    if rim is None:
+        return min(8 * (min(h, w) // 240), 64)
+    if not 0 <= rim <= 64:
+        raise UsageError(f"an edge rim of {rim} pixels", remedy="give 0 to 64")
+    return rim
+
+
 def to_network(image: Tensor, h: int, w: int) -> Tensor:
     """A picture or masks [H, W, C] resampled to [h, w, C] float32.
 
@@ -84,13 +97,17 @@ class ShotGeometry:
 
     @classmethod
     def of(
-        cls, height: int, width: int, *, size: int | None = DEFAULT_SIZE, pixel_aspect: float = 1.0, rim: int = 0
+        cls,
+        height: int,
+        width: int,
+        *,
+        size: int | None = DEFAULT_SIZE,
+        pixel_aspect: float = 1.0,
+        rim: int | None = 0,
     ) -> ShotGeometry:
-        """For a canvas of `height` x `width`. Raises UsageError for a negative or absurd rim."""
+        """For a canvas of `height` x `width`. Raises what `rim_of` raises."""
         h, w = fit(height, width, size, pixel_aspect)
-        if not 0 <= rim <= 64:
-            raise UsageError(f"an edge rim of {rim} pixels", remedy="give 0 to 64")
-        return cls(height, width, h, w, rim)
+        return cls(height, width, h, w, rim_of(h, w, rim))
 
     @property
     def network_size(self) -> tuple[int, int]:

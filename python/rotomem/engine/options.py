@@ -125,7 +125,8 @@ class TrackOptions:
         size           shorter side of the network picture in square pixels; None: the plate's own size
         roi            region of interest: "off", "auto" (a window that follows the objects, where that shows them
                        finer), or one in plate pixels, "1200x800+640+210"; outside of it objects are nowhere
-        rim            pixels of replicated border around the network picture, for objects cut by the frame
+        rim            pixels of replicated border around the network picture, for objects cut by the frame; None: 8
+                       for every whole 240 of its shorter side
         model_depth    layers that run, of a model that has a choice (AOST); None: all
     Session            as `Session` has them
     Keys
@@ -157,7 +158,7 @@ class TrackOptions:
     dtype: str = "auto"
     size: int | None = DEFAULT_SIZE
     roi: str = "off"
-    rim: int = 0
+    rim: int | None = None
     model_depth: int | None = None
     mem_every: int | str | None = MODEL
     top_k: int | str | None = MODEL

@@ -19,7 +19,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from rotomem.engine.geometry import ShotGeometry, fit
+from rotomem.engine.geometry import ShotGeometry, fit, rim_of
 from rotomem.errors import UsageError
 from rotomem.types import Window
 
@@ -114,7 +114,7 @@ def plan_region(
     stride: int,
     moving: bool = True,
     pixel_aspect: float = 1.0,
-    rim: int = 0,
+    rim: int | None = 0,
 ) -> Region | None:
     """Windows around the objects on every frame; None where the whole frame does as well.
 
@@ -142,7 +142,8 @@ def plan_region(
     finer = canvas.height * stride / (whole_h * cell[1])
     if finer < _FINER or w * h > _WORTH * canvas.width * canvas.height:
         return None
-    geometry = ShotGeometry(h, w, max(round(h * stride / cell[1]), 1), max(round(w * stride / cell[0]), 1), rim)
+    inner = max(round(h * stride / cell[1]), 1), max(round(w * stride / cell[0]), 1)
+    geometry = ShotGeometry(h, w, *inner, rim_of(*inner, rim))
     places = _follow(extents, canvas, (w, h), cell, around)
     return Region({f: Window(x, y, x + w, y + h) for f, (x, y) in places.items()}, geometry)
 
@@ -154,7 +155,7 @@ def fixed_region(
     *,
     size: int | None,
     pixel_aspect: float = 1.0,
-    rim: int = 0,
+    rim: int | None = 0,
 ) -> Region:
     """The same window on every frame, what of it lies on the canvas. Raises UsageError where nothing does."""
     inside = window.intersect(canvas)

@@ -186,7 +186,7 @@ class Survey:
             # Not as it was spelled: a folder and a pattern may mean the same files.
             "plate_name": info.stem + Path(info.first_file).suffix,
             "network": f"{w}x{h}"
-            + (f" rim {options.rim}" if options.rim else "")
+            + (f" rim {self.geometry.rim}" if self.geometry.rim else "")
             + (f" roi {options.roi}" if options.roi != OFF else ""),
             "session": " ".join(f"{k}={v}" for k, v in session.items()),
         }
