@@ -65,7 +65,11 @@ def test_track_when_the_actor_is_small_then_its_window_shows_it_finer(tmp_path: 
     given = shot(tmp_path)
     report = track(given, tmp_path / "auto", roi="auto")
     assert any("frames 1002-1008: a window of 48x48 in" in note for note in report.regions), report.regions
-    assert track(given, tmp_path / "off").regions == []
+    off = track(given, tmp_path / "off")
+    assert (
+        off.regions == []
+        and off.notes[-1] == "objects are small in this plate: --roi auto shows them 4.0 times as finely"
+    )
     assert error(tmp_path / "auto") < 0.8 * error(tmp_path / "off")
 
 
@@ -113,7 +117,11 @@ def test_track_when_the_scout_sees_nothing_then_the_whole_frame_and_said(tmp_pat
     )
 
 
-@pytest.mark.parametrize("roi", ["whole", "100x100"])
-def test_track_when_the_region_is_misspelled_then_usage_error(tmp_path: Path, roi: str) -> None:
-    with pytest.raises(UsageError, match="is no window"):
-        track(shot(tmp_path), tmp_path / "out", roi=roi)
+@pytest.mark.parametrize(
+    "roi, text", [("whole", "is no window"), ("100x100", "is no window"), ("9x9+300+0", "lies outside of the plate")]
+)
+def test_track_when_the_region_is_impossible_then_usage_error_before_any_work(
+    tmp_path: Path, roi: str, text: str
+) -> None:
+    with pytest.raises(UsageError, match=text):
+        track(shot(tmp_path), tmp_path / "out", dry_run=True, roi=roi)

@@ -56,6 +56,7 @@ class Report:
     keys            frame -> names of the objects its key speaks for
     objects         name -> layer it is written as
     canvas, network_size   [width, height]
+    regions         which windows of the plate the network saw, segment by segment; empty where nobody asked
     seconds         stage -> seconds the stage was busy, all threads; "wall" is the whole
     seconds_per_frame      the same over the frames that went through the network
     tamed           kind ("nan", "inf", "negative") -> pixels, frames, first frame: what plate pixels were made

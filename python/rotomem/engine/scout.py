@@ -6,15 +6,18 @@ key frames alone say that a window would not be worth it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rotomem.engine.footage import PlateFootage
+from rotomem.engine.geometry import fit
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot, track_segment
 from rotomem.engine.roi import AUTO, OFF, Region, extent, fixed_region, plan_region, scout_size
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import StoredFrame
+from rotomem.io.plate import PlateInfo
 from rotomem.io.sequence import compact_frames
 from rotomem.models.interface import MemoryPlan
 from rotomem.types import KeyMask, Window
@@ -47,21 +50,11 @@ def choose_region(
         told = fixed_region(frames, window, canvas, size=options.size, pixel_aspect=pixel_aspect, rim=options.rim)
         return told, _told(segment, told)
 
-    def planned(extents: dict[int, Window | None]) -> Region | None:
-        return plan_region(
-            extents,
-            canvas,
-            size=options.size,
-            stride=plan.stride,
-            moving=not plan.placed_keys,
-            pixel_aspect=pixel_aspect,
-            rim=options.rim,
-        )
-
+    planned = _planner(footage.plate.info, options, plan)
     where = f"frames {compact_frames(segment.frames)}"
     whole = f"{where}: the whole frame, no window around the objects shows them much finer"
-    drawn = {f: extent(shot.keys[f].alpha, canvas, drawn=True) for f in segment.keys}
-    if planned(dict(drawn)) is None:
+    drawn = _drawn(shot, segment, canvas)
+    if planned(drawn) is None:
         return None, whole
     size = scout_size(_boxes((shot.keys[f] for f in segment.keys), canvas), canvas, options.size, pixel_aspect)
     look = footage.within(fixed_region(frames, canvas, canvas, size=size, pixel_aspect=pixel_aspect))
@@ -78,6 +71,43 @@ def choose_region(
         extents[frame] = seen if box is None else box if seen is None else box.union(seen)
     region = planned(extents)
     return region, whole if region is None else _told(segment, region)
+
+
+def gain(
+    shots: Sequence[Shot],
+    segments: Sequence[Sequence[Segment]],
+    info: PlateInfo,
+    options: TrackOptions,
+    plan: MemoryPlan,
+) -> float:
+    """How many times finer the network would see some objects in a window of their own, by the keys alone; 1 or more.
+
+    segments   of each of the shots
+    """
+    planned = _planner(info, options, plan)
+    regions = (planned(_drawn(s, one, info.canvas)) for s, own in zip(shots, segments, strict=True) for one in own)
+    h, _ = fit(info.canvas.height, info.canvas.width, options.size, info.pixel_aspect)
+    finer = (r.geometry.h * info.canvas.height / (r.geometry.height * h) for r in regions if r is not None)
+    return max((1.0, *finer))
+
+
+def _planner(
+    info: PlateInfo, options: TrackOptions, plan: MemoryPlan
+) -> Callable[[Mapping[int, Window | None]], Region | None]:
+    return partial(
+        plan_region,
+        canvas=info.canvas,
+        size=options.size,
+        stride=plan.stride,
+        moving=not plan.placed_keys,
+        pixel_aspect=info.pixel_aspect,
+        rim=options.rim,
+    )
+
+
+def _drawn(shot: Shot, segment: Segment, canvas: Window) -> dict[int, Window | None]:
+    """Key frame -> box around what it shows."""
+    return {f: extent(shot.keys[f].alpha, canvas, drawn=True) for f in segment.keys}
 
 
 def reaches_border(stored: StoredFrame, canvas: Window) -> bool:

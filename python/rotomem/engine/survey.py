@@ -20,7 +20,8 @@ from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot
 from rotomem.engine.provenance import Provenance, text_digest
 from rotomem.engine.report import Report
-from rotomem.engine.roi import AUTO, OFF
+from rotomem.engine.roi import AUTO, OFF, fixed_region
+from rotomem.engine.scout import gain
 from rotomem.engine.segments import Segment, plan_segments
 from rotomem.engine.session import Session
 from rotomem.engine.sight import Sight
@@ -33,9 +34,10 @@ from rotomem.matting.foreground import estimate_foreground
 from rotomem.models.interface import VOSModel
 from rotomem.models.registry import load_model
 from rotomem.ops import backend
-from rotomem.types import ObjectId
+from rotomem.types import ObjectId, Window
 
 _CHECK_THREADS = 2
+_SMALL = 2.0  # times finer that a region of interest has to be worth mentioning
 
 
 class Survey:
@@ -155,6 +157,14 @@ class Survey:
             )
         h, w = self.geometry.network_size
         report.network_size = [w, h]
+        if options.roi not in (AUTO, OFF):
+            fixed_region((), Window.parse(options.roi), self.info.canvas, size=options.size)
+        elif options.roi == OFF:
+            finer = gain(self.shots, self.segments, self.info, options, self.model.plan)
+            if finer >= _SMALL:
+                report.notes.append(
+                    f"objects are small in this plate: --roi auto shows them {finer:.1f} times as finely"
+                )
         # Settings that contradict each other fail here; what is left to the model is decided.
         decided = self.session()
         self._common = self._inputs(decided)
