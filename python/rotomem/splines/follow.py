@@ -24,10 +24,10 @@ _TOGETHER = 4.0  # places: sigma over which neighbours slide together
 _NEAR, _FAR = 0.1, 3.0  # of even spacing
 _RELAX = 0.04  # share of the way back to even spacing that places slide in a frame
 _WIDEST_GAP = 5.0  # pixels between two places, and times their mean distance, at which a stretch is cut
+_SPACING, _FEWEST, _MOST = 1.5, 48, 4096  # pixels between places; how many there are
 _LONGEST = 500  # frames of a stretch: what is held in memory
 _REACH = 3.0  # pixels on either side over which a direction is taken
 _JUMP = 0.18, 8.0  # of the outline's diagonal, and pixels at least: places that leap so far are others
-
 
 _Indices = NDArray[np.int64]
 
@@ -42,7 +42,7 @@ class Track:
     def __init__(self, first: int, hole: bool, outline: Outline) -> None:
         self.first = first
         self.hole = hole
-        count = int(np.clip(np.ceil(outline.length / 1.5), 48, 1024))
+        count = int(np.clip(np.ceil(outline.length / _SPACING), _FEWEST, _MOST))
         self.outlines = [outline]
         self.ways = [outline.evenly(count)]
         self.places = outline.at(self.ways[0])
