@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.toy import tiny_model
+from engine.toy import MODELS, tiny_model
 from rotomem.errors import MaskError, ShapeError
 from rotomem.evaluation.measures import region_similarity
 from rotomem.prompts.marks import Prompt, click
@@ -38,6 +38,12 @@ def test_masks_when_one_click_then_that_disc_and_not_its_twin(prompter: Prompter
     assert mask.shape == (H, W) and mask.dtype == np.float32 and mask.min() >= 0 and mask.max() <= 1
     assert region_similarity(mask > 0.5, left) > 0.9
     assert mask[right].max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_masks_when_another_model_looks_then_the_disc_is_found(name: str):
+    (mask,) = Prompter(MODELS[name](), scene()[0]).masks({"hero": [{"in": [32, 45]}]})
+    assert region_similarity(mask > 0.5, scene()[1]) > 0.85
 
 
 def test_masks_when_both_twins_are_clicked_then_both(prompter: Prompter):
