@@ -70,6 +70,7 @@ def test_splines_when_written_for_silhouette_then_a_key_mask_again(tmp_path: Pat
         (["-o", "out.svg"], 2, "not written as '.svg'"),
         (["-o", "out.nk", "--only", "bus"], 2, "no object 'bus'"),
         (["-o", "out.nk", "--frames", "7"], 2, "none of the frames 7"),
+        (["-o", "out.nk", "--least-area", "9999"], 2, "nothing in the mattes covers 9999 square pixels"),
         (["-o", "out.nk", "--tolerance", "0"], 2, "tolerance is 0.05..100"),
     ],
 )
@@ -81,6 +82,15 @@ def test_splines_when_asked_for_what_is_not_there_then_one_line(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not list(tmp_path.glob("out*"))
+
+
+def test_splines_when_one_object_is_too_small_then_noted_and_the_other_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mattes, out = save_mattes(tmp_path / "mattes"), tmp_path / "out.json"
+    assert main(["splines", str(mattes), "-o", str(out), "--least-area", "500"]) == 0
+    assert list(read_splines(out, (W, H)).objects) == ["hero"]
+    assert "note: 'car door' shows nothing to trace" in capsys.readouterr().err
 
 
 def test_splines_when_there_are_no_mattes_then_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     splines, objects = trace_mattes(
         args.mattes, only=args.only, frames=args.frames, options=options, on_frame=on_frame
     )
+    for note in splines.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with whole_file(Path(args.out), what="spline file") as part:
         part.write_text(write_splines(splines, args.out), encoding="utf-8")
     if args.json:

@@ -15,7 +15,7 @@ from rotomem.io.matte_files import MatteFiles, find_mattes
 from rotomem.io.sequence import compact_frames, parse_frames
 from rotomem.splines.raster import rasterise
 from rotomem.splines.trace import TraceOptions, Tracer
-from rotomem.splines.types import Shape, Splines
+from rotomem.splines.types import Shape, SplineError, Splines
 from rotomem.types import Window
 
 _MEASURED = 24
@@ -54,8 +54,9 @@ def trace_mattes(
     frames    "1001-1100x2,1120"; None: all there are. Curves are traced over runs of frames that follow each other
     on_frame  called with how many frames are done, and of how many
 
-    Coordinates count from the display window of the first file. An object without any pixel is left out. Raises
-    MissingFrameError where there are no mattes, UsageError for objects or frames that they do not have.
+    Coordinates count from the display window of the first file. An object without any pixel is left out, and
+    noted. Raises MissingFrameError where there are no mattes, UsageError for objects or frames that they do not have,
+    SplineError where they show nothing.
     """
     options = options or TraceOptions()
     found = _chosen(find_mattes(mattes), only)
@@ -75,7 +76,14 @@ def trace_mattes(
         if on_frame is not None:
             on_frame(done, len(numbers))
     objects = {name: shapes for name, tracer in tracers.items() if (shapes := tracer.shapes())}
-    splines = Splines((display.width, display.height), objects, first.pixel_aspect)
+    if not objects:
+        raise SplineError(
+            f"nothing in the mattes covers {options.least_area:g} square pixels by a half",
+            remedy="give a smaller --least-area, or other frames",
+            path=mattes,
+        )
+    notes = tuple(f"'{name}' shows nothing to trace and is left out" for name in found.objects if name not in objects)
+    splines = Splines((display.width, display.height), objects, first.pixel_aspect, notes)
     return splines, _measure(objects, found, numbers, display)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rotomem.splines.follow import Track
 from rotomem.splines.types import Array, Curve
@@ -24,16 +25,25 @@ _MOST_FRAMES = 0.9
 
 @dataclass(frozen=True)
 class _Outlines:
-    """All frames of a track. places, ahead, behind [F, M, 2]; corner [M]."""
+    """All frames of a track. places, ahead, behind [F, M, 2]; turn [M] the median cosine; corner [M]."""
 
     places: Array
     ahead: Array
     behind: Array
-    corner: np.ndarray
+    turn: Array
+    corner: NDArray[np.bool_]
 
     @property
     def count(self) -> int:
         return self.places.shape[1]
+
+    @classmethod
+    def of(cls, track: Track) -> _Outlines:
+        places, ahead, behind = track.sampled(), track.sampled(ahead=1), track.sampled(ahead=-1)
+        turn = np.median((_unit(ahead - places) * _unit(places - behind)).sum(axis=-1), axis=0)
+        # A corner is the sharpest place around; argmin: of several that are as sharp the first.
+        around = np.stack([np.roll(turn, s) for s in range(-_LEAST, _LEAST + 1)])
+        return cls(places, ahead, behind, turn, (turn < _CORNER) & (around.argmin(axis=0) == _LEAST))
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,7 @@ def fit(track: Track, tolerance: float) -> list[Curve]:
     tolerance   pixels that a curve may be off its outline, at every place on nine frames of ten
     """
     track.settle()
-    places, ahead, behind = track.sampled(), track.sampled(ahead=1), track.sampled(ahead=-1)
-    outlines = _Outlines(places, ahead, behind, _corners(places, ahead, behind))
+    outlines = _Outlines.of(track)
     pieces = _needed(outlines, tolerance)
     points = np.stack(
         [
@@ -67,15 +76,6 @@ def fit(track: Track, tolerance: float) -> list[Curve]:
     return [Curve(p) for p in points]
 
 
-def _corners(places: Array, ahead: Array, behind: Array) -> np.ndarray:
-    """[M] bool: places where the outline turns sharply on half of the frames, each the sharpest around."""
-    turn = np.einsum("fmk,fmk->fm", _unit(ahead - places), _unit(places - behind))
-    median = np.median(turn, axis=0)
-    around = np.stack([np.roll(median, s) for s in range(-_LEAST, _LEAST + 1)])
-    # argmin: of several that are as sharp the first.
-    return (median < _CORNER) & (around.argmin(axis=0) == _LEAST)
-
-
 def _unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.hypot(vectors[..., 0], vectors[..., 1]), 1e-9)[..., None]
 
@@ -85,7 +85,7 @@ def _needed(outlines: _Outlines, tolerance: float) -> list[_Piece]:
     count = outlines.count
     starts = [int(i) for i in np.flatnonzero(outlines.corner)]
     if len(starts) < 2:
-        first = starts[0] if starts else _straightest(outlines)
+        first = starts[0] if starts else int(outlines.turn.argmax())
         starts = sorted({first, (first + count // 2) % count})
     ends = starts[1:] + starts[:1]
     pieces = [_fit_piece(outlines, a, (b - a) % count or count) for a, b in zip(starts, ends, strict=True)]
@@ -121,15 +121,6 @@ def _without_idle(outlines: _Outlines, pieces: list[_Piece], tolerance: float) -
         else:
             at, tried = after, tried + 1
     return pieces
-
-
-def _straightest(outlines: _Outlines) -> int:
-    turn = np.einsum(
-        "fmk,fmk->fm",
-        _unit(outlines.ahead - outlines.places),
-        _unit(outlines.places - outlines.behind),
-    )
-    return int(turn.mean(axis=0).argmax())
 
 
 def _fit_piece(outlines: _Outlines, first: int, span: int) -> _Piece:
