@@ -38,19 +38,17 @@ def add_parser(subparsers: SubParsers) -> None:
     parser.add_argument("plate", metavar="PLATE")
     parser.add_argument("--frame", type=int, required=True, metavar="N", help="the frame to make a key of")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the key mask, an .exr or .png")
-    marks = parser.add_argument_group("what is known", "places in plate pixels, y down from the upper left corner")
+    marks = parser.add_argument_group(
+        "what is known",
+        "places are in plate pixels, y down from the upper left corner; each click corrects the answer to those "
+        "before, so add new ones at the end",
+    )
     marks.add_argument(
         "--object", default="object", metavar="NAME", help="that --click and --box speak of (%(default)s)"
     )
     for option, inside, text in (("--click", True, "it is here"), ("--click-out", False, "it is not here")):
         marks.add_argument(
-            option,
-            type=partial(_click, inside),
-            dest="clicks",
-            action="append",
-            default=[],
-            metavar="X,Y",
-            help=f"{text}; give clicks in the order they were made, for each corrects the answer to those before",
+            option, type=partial(_click, inside), dest="clicks", action="append", default=[], metavar="X,Y", help=text
         )
     marks.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="it lies inside")
     marks.add_argument(
@@ -73,7 +71,7 @@ def add_parser(subparsers: SubParsers) -> None:
     network.add_argument("--dtype", help="float32, bfloat16, float16, or auto (%(default)s)")
     network.add_argument("--size", type=parse_size, metavar="N", help="shorter side that is worked on (%(default)s)")
     network.add_argument("--threads", type=parse_positive, metavar="N", help="CPU threads of the network")
-    add_plate_options(parser)
+    add_plate_options(parser, frames=False)
     add_colour_options(parser)
     out = parser.add_argument_group("output")
     out.add_argument("--overlay", type=Path, metavar="FILE", help="also the frame with tinted objects, .png or .jpg")

@@ -181,10 +181,15 @@ def options_of(args: argparse.Namespace, **others: Any) -> TrackOptions:
     return TrackOptions(**{**given, **others})
 
 
-def add_plate_options(parser: argparse.ArgumentParser, *, untold: str = "%(default)s") -> None:
-    """Which part of a plate; `untold` is what happens where --missing is not given, for the help."""
+def add_plate_options(parser: argparse.ArgumentParser, *, untold: str = "%(default)s", frames: bool = True) -> None:
+    """Which part of a plate.
+
+    untold   what happens where --missing is not given, for the help
+    frames   whether a range may be asked for
+    """
     plate = parser.add_argument_group("plate")
-    plate.add_argument("--frames", metavar="RANGE", help="1001-1100, 1001-1100x2,1120 (all)")
+    if frames:
+        plate.add_argument("--frames", metavar="RANGE", help="1001-1100, 1001-1100x2,1120 (all)")
     plate.add_argument(
         "--missing",
         choices=("error", "skip", "hold", "black"),
