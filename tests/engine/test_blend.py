@@ -30,14 +30,28 @@ def test_share_when_a_pass_crossed_an_absence_then_the_other_is_believed() -> No
     assert share_forward(Origin(3, True), Origin(1, True)) == 0.25
 
 
-def test_blend_when_objects_come_from_different_passes_then_each_by_its_share() -> None:
-    forward, backward = {1: plane(0.8, 0), 2: plane(0, 1), 4: plane(1, 1)}, {1: plane(0.4, 0), 3: plane(0.5, 0)}
-    blended = blend(forward, backward, {1: 0.25, 2: 1.0, 3: 0.0, 5: 0.5})
-    assert set(blended) == {1, 2, 3}, "an object without a share is left out, one that nobody saw is nowhere"
-    np.testing.assert_allclose(blended[1], plane(0.5, 0))
-    np.testing.assert_array_equal(blended[2], plane(0, 1))
-    half = blend(forward, {}, {1: 0.5})
-    np.testing.assert_allclose(half[1], plane(0.4, 0), err_msg="a pass that saw nothing says that nothing is there")
+def blob(inside: float, outside: float = 0.0) -> np.ndarray:
+    """A square that is `inside`, in surroundings that are `outside`."""
+    matte = np.full((24, 24), outside, np.float32)
+    matte[6:18, 6:18] = inside
+    return matte
+
+
+def test_blend_when_passes_are_equally_sure_then_each_by_its_share() -> None:
+    moved = np.roll(blob(1), 4, axis=1)
+    alone = blend({1: blob(1)}, {1: moved}, {1: 0.25})[1]
+    np.testing.assert_allclose(alone[10, [7, 12, 20]], [0.25, 1, 0.75])
+    several = blend({1: blob(0.5), 2: blob(0.3), 4: blob(1)}, {1: moved, 3: blob(0.2)}, {1: 1.0, 3: 0.0, 5: 0.5})
+    assert set(several) == {1, 3}, "an object without a share is left out, one that nobody saw is nowhere"
+    np.testing.assert_array_equal(several[1], blob(0.5))
+
+
+def test_blend_when_a_pass_is_unsure_or_has_lost_the_object_then_the_other_leads() -> None:
+    for lost in ({1: blob(0.6, 0.4)}, {1: blob(0.2)}, {}):
+        for share in (0.5, 0.7):
+            led = blend({1: blob(1)}, lost, {1: share})[1]
+            assert led[10, 10] > 0.9 and led[0, 0] < 0.05, (lost, share)
+    assert not blend({1: blob(0)}, {}, {1: 0.5})[1].any(), "both say that it is gone"
 
 
 def test_within_one_when_one_is_certain_then_the_unsure_give_way() -> None:
