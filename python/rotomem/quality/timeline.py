@@ -16,6 +16,8 @@ from rotomem.quality.overlay import FLAG, KEY, Colour
 from rotomem.quality.suggest import Curve, Flag, Suggestion
 
 _WIDE, _LEFT, _RIGHT, _ROW, _HEAD, _FOOT = 1400, 150, 30, 120, 46, 40
+_NAME = 14
+"""Letters of a name that fit."""
 
 
 def write_timeline(
@@ -45,7 +47,8 @@ def write_timeline(
         for level in (0.0, 0.5, 1.0):
             sheet.line(np.array([x(first), x(last)]), np.full(2, y(level)), FAINT)
             sheet.text(_LEFT - 8, y(level), f"{level:g}", INK, "right")
-        sheet.text(16, (top + bottom) / 2, curve.name, colours[curve.name])
+        name = curve.name if len(curve.name) <= _NAME else curve.name[: _NAME - 1] + "…"
+        sheet.text(16, (top + bottom) / 2, name, colours[curve.name])
         for flag in flags:
             if flag.name == curve.name:
                 for dy in range(-2, 3):
