@@ -202,7 +202,8 @@ def test_find_mattes_when_each_object_has_a_folder_then_all_are_found(tmp_path: 
     found = find_mattes(tmp_path)
     assert sorted(found.objects) == ["sh_car", "sh_hero"] and found.frames == (1001, 1002)
     with pytest.raises(MissingFrameError, match="no mattes there"):
-        find_mattes(tmp_path / "hero" / ".." / "..")
+        (tmp_path / "empty").mkdir()
+        find_mattes(tmp_path / "empty")
 
 
 def test_find_mattes_when_other_outputs_lie_beside_then_only_mattes_are_taken(tmp_path: Path) -> None:
