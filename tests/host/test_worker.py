@@ -56,6 +56,16 @@ def test_worker_when_asked_to_track_then_every_frame_is_told_with_its_files(engi
     assert job.result["report"]["frames_written"] == 8 and len(digests(tmp_path / "out")) == 8
 
 
+def test_worker_when_asked_for_some_frames_then_the_rest_is_left(engine, weights, tmp_path):
+    asked = request(tmp_path, weights, frames=4, resume=True)
+    part = engine.wait(engine.submit("track", **asked, only="1002-1003"), 60)
+    assert part.state == "done" and [p.split(".")[-2] for p in sorted(digests(tmp_path / "out"))] == ["1002", "1003"]
+    whole = engine.wait(engine.submit("track", **asked), 60)
+    assert (whole.result["report"]["frames_written"], whole.result["report"]["frames_kept"]) == (2, 2)
+    wrong = engine.wait(engine.submit("track", **asked, only="soon"), 60)
+    assert wrong.state == "error" and "soon" in wrong.message
+
+
 def test_worker_when_a_job_fails_then_the_remedy_arrives_and_the_next_one_works(engine, weights, tmp_path):
     wrong = engine.submit(
         "track", plate=str(tmp_path / "none.%04d.exr"), masks=["1001=x.png"], out=str(tmp_path / "o")

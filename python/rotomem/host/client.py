@@ -16,7 +16,8 @@ The host says                                                  and the worker an
   anything else, or a job that fails                             error    message, remedy, kind, exit_code, context
 
 Every answer is {"event": ..., "id": ...}; the id is the job's, null where a line belongs to no job. `masks` are
-texts as `--mask` takes them, `options` the fields of rotomem's TrackOptions. Jobs run one at a time in the order
+texts as `--mask` takes them, `options` the fields of rotomem's TrackOptions; `only`, where it is given, is the range
+of frames to do now, of those that `options` ask for. Jobs run one at a time in the order
 given; the last model stays loaded. The worker ends when its stdin closes or its parent is gone.
 
 Hosts that cannot hold a pipe use a folder: write request.json (one of the objects above; write it under another

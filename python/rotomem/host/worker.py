@@ -78,11 +78,13 @@ class Worker:
 
     def _track(self, job: Job) -> int:
         from rotomem.engine.shot import ShotRun
+        from rotomem.io.sequence import parse_frames
 
         plate, out = _text(job.request, "plate"), _text(job.request, "out")
         masks = job.request.get("masks")
         if not (isinstance(masks, list) and all(isinstance(m, str) for m in masks)):
             raise HostError(f"masks are {masks!r}", remedy='give a list of texts such as "hero@1001=hero.exr"')
+        only = parse_frames(_text(job.request, "only")) if "only" in job.request else None
         options = self._warm(_options(job.request))
         with ShotRun(plate, masks, out, options) as shot:
             self._send({"event": "started", "id": job.id, "report": asdict(shot.report)})
@@ -93,7 +95,7 @@ class Worker:
                     said["files"] = [str(path) for path in shot.survey.writer.paths(now.frame)]
                 self._send(said)
 
-            report = shot.run(progress=progress, cancel=job.cancel)
+            report = shot.run(progress=progress, cancel=job.cancel, only=only)
         kind = "cancelled" if report.status == "interrupted" else "done"
         self._send({"event": kind, "id": job.id, "report": asdict(report)})
         return report.exit_code
