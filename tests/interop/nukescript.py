@@ -11,6 +11,8 @@ class Node:
     kind: str
     knobs: dict[str, str]
     inputs: list[Node | None] = field(default_factory=list)
+    user: list[list[str]] = field(default_factory=list)  # the words of its addUserKnob
+    inside: list[Node] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -18,23 +20,33 @@ class Node:
 
 
 def evaluate(text: str) -> list[Node]:
-    """The nodes of a script, in order. Raises tkinter.TclError where it is no Tcl."""
+    """The nodes of a script, in order, those of a Group in it. Raises tkinter.TclError where it is no Tcl."""
     tcl = tkinter.Tcl()
     tcl.eval("interp create -safe nuke")
     nodes: list[Node] = []
     stack: list[Node | None] = []
+    outer: list[tuple[list[Node], list[Node | None]]] = []
     saved: list[Node | None] = []
 
     def words(value: str) -> list[str]:
         return [str(w) for w in tcl.splitlist(value)]
 
     def node(kind: str, body: str = "") -> str:
+        nonlocal nodes, stack
+        if kind == "end_group":
+            nodes, stack = outer.pop()
+            return ""
         listed = words(body)
-        knobs = dict(zip(listed[::2], listed[1::2], strict=True))
+        pairs = list(zip(listed[::2], listed[1::2], strict=True))
+        knobs = {name: value for name, value in pairs if name != "addUserKnob"}
+        user = [words(value) for name, value in pairs if name == "addUserKnob"]
         count = int(knobs.pop("inputs", "1"))
-        made = Node(kind, knobs, [stack.pop() if stack else None for _ in range(count)])
+        made = Node(kind, knobs, [stack.pop() if stack else None for _ in range(count)], user)
         nodes.append(made)
         stack.append(made)
+        if kind == "Group":
+            outer.append((nodes, stack))
+            nodes, stack = made.inside, []
         return ""
 
     def push(value: str) -> str:
@@ -42,6 +54,8 @@ def evaluate(text: str) -> list[Node]:
         return ""
 
     def on_stack(index: str) -> str:
+        if int(index) >= len(stack):
+            return "0"  # pasted where nothing is selected
         saved.append(stack[-1 - int(index)])
         return f"N{len(saved) - 1}"
 
@@ -55,6 +69,8 @@ def evaluate(text: str) -> list[Node]:
     # Any other word that begins a command is a node's class.
     tcl.eval("interp eval nuke {proc unknown {kind args} {host_node $kind [lindex $args 0]}}")
     tcl.call("interp", "eval", "nuke", text)
+    if outer:
+        raise tkinter.TclError("a Group without its end_group")
     return nodes
 
 

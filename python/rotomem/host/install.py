@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from rotomem.errors import HostError
 from rotomem.host import client
 from rotomem.io.atomic import whole_file
 
-_NOT_COPIED = ("__pycache__", "*.pyc", "README.md", "*.zip")
+_NOT_COPIED = ("__pycache__", "*.pyc", "README.md", "TRY.md", "ruff.toml", "*.zip")
 
 
 def adapters_folder() -> Path:
@@ -25,13 +26,13 @@ def adapters_folder() -> Path:
     )
 
 
-def assemble(adapter: str, target: Path) -> Path:
-    """Copy an adapter into `target`, with the client it carries; the folder is made anew. Returns it."""
+def assemble(adapter: str, target: Path, package: str = "") -> Path:
+    """Copy an adapter into `target`, with the client it carries in `package`; the folder is made anew. Returns it."""
     source = adapters_folder() / adapter
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_COPIED))
-    shutil.copy(client.__file__, target / "client.py")
+    shutil.copy(client.__file__, target / package / "client.py")
     return target
 
 
@@ -44,3 +45,26 @@ def blender_zip(folder: Path) -> Path:
             for file in sorted(source.rglob("*")):
                 archive.write(file, file.relative_to(source))
     return path
+
+
+def install_nuke(user: Path) -> list[Path]:
+    """Put the plug-in into Nuke's user folder (~/.nuke) and have its init.py load it; the files written.
+
+    The plug-in remembers this Python as its engine, so that nothing needs to be set in Nuke.
+
+    Raises HostError where a folder `rotomem` of somebody else's is in the way.
+    """
+    target, init = user / "rotomem", user / "init.py"
+    if target.exists() and not (target / "rotomem_nuke").is_dir():
+        raise HostError(
+            "the folder rotomem is something else's", remedy="move it, or give another --user", path=target
+        )
+    user.mkdir(parents=True, exist_ok=True)
+    assemble("nuke", target, "rotomem_nuke")
+    (target / "rotomem_nuke" / "engine.txt").write_text(sys.executable + "\n", encoding="utf-8")
+    load = 'nuke.pluginAddPath("./rotomem")'
+    text = init.read_text(encoding="utf-8") if init.exists() else ""
+    if load not in text:
+        with whole_file(init, what="init.py") as part:
+            part.write_text(text + ("\n" if text and not text.endswith("\n") else "") + f"import nuke\n{load}\n")
+    return [target, init]
