@@ -131,6 +131,8 @@ def test_review_when_plate_and_mattes_share_no_frame_or_object_then_it_says_so(t
     write(tmp_path / "other/sh.2001.exr", picture(0))
     with pytest.raises(MissingFrameError, match=r"no frame of the plate \(2001-2001\) has a matte \(1001-1006\)"):
         review(mattes, tmp_path / "other/sh.%04d.exr", tmp_path / "out")
+    with pytest.raises(InputError, match="would lie among the mattes"):
+        review(mattes, plate, mattes)
     QualityFile("sh", ("villain",)).write(mattes / "quality.json")
     with pytest.raises(InputError, match="0 quality files know the objects hero"):
         review(mattes, plate, tmp_path / "out")
@@ -180,9 +182,9 @@ def test_overlay_when_drawn_then_the_object_has_its_colour_and_the_rest_none() -
 
 
 def test_frames_to_show_when_there_are_many_then_ends_and_wanted_ones_are_among_them() -> None:
-    shown = frames_to_show(range(1001, 1501), [1042, 9999])
+    shown = frames_to_show(range(1001, 1501), [1042, 9999], 24)
     assert len(shown) == 24 and {1001, 1042} <= set(shown) and 9999 not in shown
-    assert frames_to_show([5, 6], []) == [5, 6]
+    assert frames_to_show([5, 6], [], 24) == [5, 6]
 
 
 def test_page_when_nothing_is_known_of_a_frame_then_its_curve_has_a_gap(tmp_path: Path) -> None:

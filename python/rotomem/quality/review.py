@@ -17,7 +17,7 @@ from rotomem.engine.pipeline import read_ahead
 from rotomem.engine.sight import Sight
 from rotomem.errors import MissingFrameError, UsageError
 from rotomem.io.matte_files import MatteFiles, find_mattes
-from rotomem.io.plate import Plate
+from rotomem.io.plate import Plate, PlateInfo
 from rotomem.io.quality import QualityFile
 from rotomem.quality.overlay import (
     FLAG,
@@ -39,6 +39,7 @@ from rotomem.quality.timeline import write_timeline
 QUALITY_NAME = "quality.json"
 _WISH = (0.95, 0.70, 0.19)
 _THREADS, _AHEAD = 2, 4
+_MOST_SHOWN = 24
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,11 @@ def review(
     options = options or TrackOptions(size=540)
     out = Path(out)
     found = find_mattes(mattes)
+    if out.is_dir() and out.samefile(_folder(mattes)):
+        raise UsageError("the review would lie among the mattes", remedy="choose another folder for it", path=out)
     tints = colours_of(tuple(found.objects), colours)
     with options.open_plate(plate) as shot, Sight(shot, options) as sight:
-        frames = tuple(f for f in shot.frames if f in set(found.frames))
+        frames = tuple(sorted(set(shot.frames).intersection(found.frames)))
         if not frames:
             raise MissingFrameError(
                 f"no frame of the plate ({shot.frames[0]}-{shot.frames[-1]}) has a matte "
@@ -92,32 +95,13 @@ def review(
                 path=mattes,
             )
         quality, notes = _quality_of(mattes, found, shot, sight, frames)
-        curves = curves_of(quality, frames)
+        curves = [curve for curve in curves_of(quality, frames) if curve.name in found.objects]
         stretches = sorted((f for c in curves for f in flags(c)), key=lambda f: (f.first, f.name))
         suggestion = suggest(curves)
         result = Review(out, frames, tuple(curves), tuple(stretches), suggestion, notes)
 
-        worst = {f.worst for f in stretches}
-        keys = {k for c in curves for k in c.keys}
-        shown = set(frames_to_show(frames, {*sorted(worst)[:12], *keys, *([suggestion.frame] if suggestion else [])}))
-        sheet = ContactSheet(f"{shot.info.stem.rstrip('._-')}   {result.summary}")
-        with OverlayMovie(out / "overlay.mp4", shot.info.fps) as movie:
-            for i, (frame, picture, alphas) in enumerate(_frames(shot, sight, found, frames)):
-                over = overlay(picture, alphas, tints)
-                name = frame_name(frame)
-                write_jpeg(out / "frames" / f"plate.{name}.jpg", picture)
-                write_jpeg(out / "frames" / f"matte.{name}.jpg", matte_picture(alphas, tints))
-                write_jpeg(out / "frames" / f"overlay.{name}.jpg", over)
-                marks = _marks(frame, curves, stretches)
-                movie.add(labelled(over, str(frame), marks))
-                if frame in shown:
-                    of_sheet = marks[:1]
-                    if suggestion and frame == suggestion.frame:
-                        of_sheet = [("key here", _WISH)]
-                    sheet.add(over, _cell_text(i, frame, curves), of_sheet[0] if of_sheet else None)
-                if on_frame:
-                    on_frame(i + 1, len(frames))
-        sheet.write(out / "sheet.png")
+        pictures = _frames(shot, sight, found, frames)
+        _write_pictures(result, pictures, tints, shot.info, on_frame)
         write_timeline(out / "timeline.png", curves, stretches, suggestion, tints, result.summary)
         quality.write(out / QUALITY_NAME)
         write_page(
@@ -131,6 +115,35 @@ def review(
             colours=tints,
         )
     return result
+
+
+def _write_pictures(
+    told: Review,
+    pictures: Iterator[tuple[int, Picture, dict[str, Picture]]],
+    tints: Mapping[str, Colour],
+    info: PlateInfo,
+    on_frame: Callable[[int, int], None] | None,
+) -> None:
+    """What takes every frame once: its pictures, the movie, the contact sheet."""
+    wish = told.suggestion.frame if told.suggestion else None
+    worst = sorted({f.worst for f in told.flags})[: _MOST_SHOWN // 2]
+    always = {*worst, *(k for c in told.curves for k in c.keys), *([] if wish is None else [wish])}
+    shown = set(frames_to_show(told.frames, always, _MOST_SHOWN))
+    sheet = ContactSheet(f"{info.stem.rstrip('._-')}   {told.summary}")
+    with OverlayMovie(told.out / "overlay.mp4", info.fps) as movie:
+        for i, (frame, picture, alphas) in enumerate(pictures):
+            over = overlay(picture, alphas, tints)
+            views = {"plate": picture, "matte": matte_picture(alphas, tints), "overlay": over}
+            for view, drawn in views.items():
+                write_jpeg(told.out / "frames" / f"{view}.{frame_name(frame)}.jpg", drawn)
+            marks = _marks(frame, told.curves, told.flags)
+            movie.add(labelled(over, str(frame), marks))
+            if frame in shown:
+                mark = ("key here", _WISH) if frame == wish else next(iter(marks), None)
+                sheet.add(over, _cell_text(i, frame, told.curves), mark)
+            if on_frame:
+                on_frame(i + 1, len(told.frames))
+    sheet.write(told.out / "sheet.png")
 
 
 def _marks(frame: int, curves: Sequence[Curve], stretches: Sequence[Flag]) -> list[tuple[str, Colour]]:
@@ -176,8 +189,7 @@ def _quality_of(
     mattes: str | Path, found: MatteFiles, shot: Plate, sight: Sight, frames: Sequence[int]
 ) -> tuple[QualityFile, tuple[str, ...]]:
     """What is known of the mattes, and a note where that is less than tracking would have told."""
-    folder = Path(mattes) if Path(mattes).is_dir() else Path(mattes).parent
-    files = sorted(folder.glob("*quality.json"))
+    files = sorted(_folder(mattes).glob("*quality.json"))
     known = [quality for path in files if set(found.objects) <= set((quality := QualityFile.read(path)).objects)]
     if len(known) == 1:
         return known[0], ()
@@ -205,3 +217,8 @@ def _quality_of(
         before = now
     note = "the mattes say nothing of their confidence: judged by their looks alone, which knows less"
     return QualityFile(shot.info.stem, tuple(found.objects), plain, judged), (note,)
+
+
+def _folder(mattes: str | Path) -> Path:
+    path = Path(mattes).expanduser()
+    return path if path.is_dir() else path.parent

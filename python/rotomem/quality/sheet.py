@@ -15,7 +15,7 @@ _PAPER = 0.075
 _COLUMNS, _GAP, _FRAME = 6, 8, 3
 
 
-def frames_to_show(frames: Sequence[int], always: Iterable[int], most: int = 24) -> list[int]:
+def frames_to_show(frames: Sequence[int], always: Iterable[int], most: int) -> list[int]:
     """At most `most` frames in order: those wanted always (evenly thinned if too many), the others evenly between."""
     wanted = sorted(set(always) & set(frames))
     wanted = [
