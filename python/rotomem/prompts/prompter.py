@@ -34,7 +34,8 @@ from rotomem.types import Window
 _STRIDE = 4
 _ROUNDS, _FURTHER_ROUNDS = 3, 1  # after the first mark, and after each other
 _TRUST = 0.5  # in the answer before, as a share of its log odds
-_HINT = 0.1  # of the shorter side: the disc around a mark that the first round takes for what it says
+_HINT = 0.1  # of the shorter side: how far around a click the first round takes for what it says
+_STROKE_HINT = 0.05  # around a scribble, which follows the object's shape
 _FAR = 0.5  # of the shorter side: from here on nothing is farther from a mark
 _NEARNESS = 0.25
 _SHARPNESS = 2.0
@@ -115,7 +116,7 @@ class Prompter:
         chain = chain if before == start else []
         belief = None
         if inside.any() or box is not None:
-            belief = self._learn(None, inside, True, inside, outside, box)
+            belief = self._learn(None, inside, True, _STROKE_HINT, inside, outside, box)
         answered: list[tuple[Mark, Tensor | None]] = []
         for place, mark in enumerate(prompt.marks):
             here = self._painted(Prompt(), (mark,), mark.inside)
@@ -128,36 +129,45 @@ class Prompter:
             else:
                 chain = chain[:place]
                 if inside.any() or belief is not None:
-                    belief = self._learn(belief, here, mark.inside, inside, outside, box)
+                    hint = _HINT if len(mark.points) == 1 else _STROKE_HINT
+                    belief = self._learn(belief, here, mark.inside, hint, inside, outside, box)
             answered.append((mark, belief))
         self._chains[name] = start, answered
         assert belief is not None  # `check_prompts` saw a mark inside, or a box
         return belief
 
     def _learn(
-        self, before: Tensor | None, here: Tensor, there: bool, inside: Tensor, outside: Tensor, box: Tensor | None
+        self,
+        before: Tensor | None,
+        here: Tensor,
+        there: bool,
+        hint: float,
+        inside: Tensor,
+        outside: Tensor,
+        box: Tensor | None,
     ) -> Tensor:
         """The mask [h, w] after one more mark.
 
         before            what was answered so far
         here, there       [h, w] bool, the places of the mark, and whether it says that the object is there
+        hint              how far around it that is believed at first, as a share of the shorter side
         inside, outside   [h, w] bool, all that was marked by now
         box               [h, w] bool, outside of which the object is not; None: it may be anywhere
         """
         short = min(self._grid)
         to_inside, to_outside = (self._distance(marked, _FAR * short) for marked in (inside, outside))
         nearness = _NEARNESS * torch.log((to_outside + 2) / (to_inside + 2))
-        around = self._distance(here, _FAR * short) < _HINT * short
+        around = self._distance(here, _FAR * short) < hint * short
         if before is not None:
-            hint = torch.where(around & ((to_inside < to_outside) == there), float(there), before)
+            believed = torch.where(around & ((to_inside < to_outside) == there), float(there), before)
             nearness = nearness + _TRUST * torch.logit(before, eps=0.02)
         else:
             first = box if box is not None and not inside.any() else around & (to_inside < to_outside)
-            hint = first.float()
+            believed = first.float()
         marked = inside | outside
         known = marked if box is None else marked | ~box
         drawn, strength = inside.float(), _PRIOR + _SEED * known
-        belief = torch.where(known, drawn, hint)
+        belief = torch.where(known, drawn, believed)
         for _ in range(_ROUNDS if before is None else _FURTHER_ROUNDS):
             odds = tell_apart(self._rows, belief.flatten(), marked.flatten()).view(self._grid)
             prior = torch.where(known, drawn, torch.sigmoid(odds + nearness))
