@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from rotomem.engine.options import TrackOptions
 from rotomem.errors import InputError, MissingFrameError, ProjectError
-from rotomem.project.file import find_project, parse_project, read_project
+from rotomem.project.file import WORDS, find_project, parse_project, read_project
 
 TEXT = """\
 # hero and friends
@@ -56,7 +58,7 @@ def test_project_when_read_then_paths_are_of_its_folder_and_words_mean_none():
     assert list(hero.keys) == [1001, 1090] and hero.absent == (1060, 1061, 1062, 1070)
     assert list(car.keys) == [-5, 1001] and not car.deliver and whole.parts == (1, 7)
     options = file.options()
-    assert options.size is None and options.mem_every is None and options.rim == 0
+    assert options.size is None and options.mem_every is None and options.exposure == 0
     paths = {(s.name, s.frame): (s.path, s.channel) for s in file.masks()}
     assert paths["hero", 1090] == ("/shots/sh010/roto/hero.1090.exr", "hero.A")
     assert paths["car door / é", 1001] == ("/shots/sh010/roto/labels.png", "2")
@@ -64,6 +66,11 @@ def test_project_when_read_then_paths_are_of_its_folder_and_words_mean_none():
     assert [o.name for o in file.tracked] == ["hero", "car door / é", "tree"]
     assert file.delivered == {8: ("all", (1, 7))}
     assert file.groups[1] == file.groups[2] != file.groups[7] and file.next_id == 9
+
+
+def test_project_when_a_setting_may_be_none_and_is_not_by_default_then_a_word_says_so():
+    may = {f.name for f in fields(TrackOptions) if "None" in str(f.type) and f.default is not None}
+    assert may == set(WORDS)
 
 
 def test_project_when_model_is_a_file_beside_it_then_the_file_is_meant(tmp_path):

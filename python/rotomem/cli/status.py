@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotomem.cli.progress import size_text
@@ -62,9 +63,27 @@ def run(args: argparse.Namespace) -> int:
     if project.file.frozen:
         print(f"frozen   {range_text(project.file.frozen)}")
     print(f"mattes   {frames['kept']} current, {frames['left']} to do, in {project.file.output}")
+    for line in _worth_a_look(status.quality):
+        print(f"quality  {line}")
     unused = f"; {size_text(status.unused)} that nothing asks for (`rotomem prune`)" if status.unused else ""
     print(f"cache    {size_text(status.stored)} in {project.file.cache}{unused}")
     return 0
+
+
+def _worth_a_look(path: Path) -> list[str]:
+    """What quality control says of the mattes that were written last."""
+    from rotomem.io.quality import QualityFile
+    from rotomem.quality.suggest import curves_of, flags, suggest, summary_of
+
+    if not path.is_file():
+        return []
+    quality = QualityFile.read(path)
+    curves = curves_of(quality, tuple(quality.signals))
+    found = sorted((flag for curve in curves for flag in flags(curve)), key=lambda flag: flag.worst)
+    return [
+        summary_of(curves, found, suggest(curves)),
+        *(f"at {f.worst} ({f.first}-{f.last}): {f.name}, confidence {100 * f.confidence:.0f} %" for f in found),
+    ]
 
 
 def segment_lines(segments: tuple[PlannedSegment, ...] | list[PlannedSegment]) -> list[str]:

@@ -168,7 +168,7 @@ class Delivery:
                     signals.update({n: {"confidence": 1.0} for n in key.objects})
             mattes = beside(drawn, within_one(told))
         delivered = together(mattes, self._outputs)
-        made, known = self._made[frame], self._known(signals)
+        made, known = self._made[frame], self.known(signals)
         self.signals[frame] = known
         confidence = {name: round(of["confidence"], 3) for name, of in known.items()}
         more = {"confidence": json.dumps(confidence, ensure_ascii=False)} if known and not self._ordered else {}
@@ -177,7 +177,7 @@ class Delivery:
         self._let_go(frame)
         self.written.append(frame)
 
-    def _known(self, signals: Signals) -> dict[str, Mapping[str, float]]:
+    def known(self, signals: Signals) -> dict[str, Mapping[str, float]]:
         """Output's name -> what is known of it: of several objects that make it, what is known of the worst."""
         known = {}
         for number, name in self._writer.objects.items():

@@ -301,7 +301,8 @@ class ShotRun:
 
     def _tell_quality(self) -> None:
         """Write what is known of the mattes beside them. Of frames that were kept it is what was known before: in
-        that file, else (a run that was killed has left none) the confidence that the mattes themselves tell.
+        that file, else (a run that was killed has left none, one before a renaming other names) in the store, else
+        the confidence that the mattes themselves tell.
         """
         if self._delivery is None or (self.survey.movie and not self._closed):
             return
@@ -311,6 +312,8 @@ class ShotRun:
         with suppress(InputError):  # there is none yet, or one that is damaged
             old = QualityFile.read(path)
             before.update(old.signals if old.objects == names else {})
+        if self._store is not None:
+            before.update(self._stored_signals(self._kept.difference(before, self.survey.frozen)))
         for frame in self._kept.difference(before):
             told = {name: c for p in writer.paths_by_kind(frame)["mattes"] for name, c in told_confidence(p).items()}
             before[frame] = {name: {"confidence": c} for name, c in told.items()}
@@ -319,6 +322,26 @@ class ShotRun:
         keys = {f: tuple(n for n in names if parts[n] <= of) for f, of in drawn.items()}
         QualityFile(plate, names, keys, {**before, **self._delivery.signals}).write(path)
         self.report.quality = str(path)
+
+    def _stored_signals(self, frames: Collection[int]) -> dict[int, dict[str, Mapping[str, float]]]:
+        """What the store knows of mattes that were not written now, of frames that it holds for every group."""
+        assert self._store is not None and self._delivery is not None
+        survey, store = self.survey, SegmentStore(self._store)
+        signals: dict[int, dict[ObjectId, Mapping[str, float]]] = {f: {} for f in frames}
+        for group, segment in self._jobs():
+            if not signals.keys().isdisjoint(segment.frames):
+                found = store.get(digest(survey.provenance.inputs(group, segment)))
+                for frame in signals.keys() & set(segment.frames):
+                    if found is None:
+                        del signals[frame]
+                    else:
+                        signals[frame].update(found.read(frame).signals)
+                if found is not None:
+                    found.close()
+        for frame, of in signals.items():
+            if (key := survey.keys.by_frame.get(frame)) is not None:
+                of.update({number: {"confidence": 1.0} for number in key.objects})
+        return {frame: self._delivery.known(of) for frame, of in signals.items()}
 
     def _look_up(self, frame: int) -> None:
         """A frame was taken from the store."""

@@ -54,7 +54,7 @@ _NOT_SETTINGS = ("resume", "overwrite")  # a project always redoes exactly what 
 FILES = ("model", "ocio_config")
 """Settings that are a name or a file, which is then relative to the project."""
 
-_WORDS = {"size": "full", "mem_every": "keys", "top_k": "all", "memory_gib": "none"}
+WORDS = {"size": "full", "mem_every": "keys", "top_k": "all", "memory_gib": "none"}
 """What stands for None, which TOML lacks; as on the command line."""
 
 
@@ -146,7 +146,7 @@ class ProjectFile:
 
     def options(self, **others: Any) -> TrackOptions:
         """The settings, `others` over them, as `track` takes them. Raises UsageError naming the setting."""
-        given = {k: None if _WORDS.get(k) == v else v for k, v in self.settings.items()}
+        given = {k: None if WORDS.get(k) == v else v for k, v in self.settings.items()}
         for name in FILES:
             if isinstance(value := given.get(name), str) and (self.folder / value).exists():
                 given[name] = str(self.folder / value)
@@ -224,7 +224,7 @@ class _Reader:
             file.options()
         except InputError as error:
             said = next((name for name in settings if re.search(rf"\b{name}\b", error.what)), "")
-            remedy = str(error.remedy).replace("None", f'"{_WORDS.get(said)}"')
+            remedy = str(error.remedy).replace("None", f'"{WORDS.get(said)}"')
             raise self._error(error.what, remedy, "[settings]", said) from None
         return file
 

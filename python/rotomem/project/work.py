@@ -20,6 +20,7 @@ from rotomem.engine.report import Report
 from rotomem.engine.shot import ShotRun
 from rotomem.engine.store import SegmentStore
 from rotomem.errors import ProjectError, UsageError
+from rotomem.io.atomic import remove_leftovers
 from rotomem.io.exr import read_still
 from rotomem.io.masks import Keys, MaskSpec, ObjectTable, load_keys
 from rotomem.io.plate import Plate
@@ -61,8 +62,10 @@ def shot_of(
 @contextlib.contextmanager
 def at_work(file: ProjectFile, **others: Any) -> Iterator[ShotRun]:
     """As `shot_of`, while no other run works on the project. Raises ProjectError where one does."""
-    with locked(file.cache), shot_of(file, **others) as run:
-        yield run
+    with locked(file.cache):
+        remove_leftovers(_store_folder(file), older_than_s=0)  # of killed runs: there is no other
+        with shot_of(file, **others) as run:
+            yield run
 
 
 def open_store(file: ProjectFile) -> SegmentStore:
@@ -112,12 +115,14 @@ class Status:
 
     report    of a run that only looked: `frames` says which mattes are current ("kept") and which are not ("left")
     segments  with their results
+    quality   the file beside the mattes that tells what is known of them; may not be there
     stored    bytes in the cache, of results that are asked for
     unused    bytes in the cache that nothing asks for any longer; `prune` drops them
     """
 
     report: Report
     segments: tuple[PlannedSegment, ...]
+    quality: Path
     stored: int
     unused: int
 
@@ -127,10 +132,11 @@ def look(file: ProjectFile, **others: Any) -> Status:
     with shot_of(file, **others) as run:
         segments = plan_run(run.survey, open_store(file))
         report = run.dry_run()
+        quality = run.survey.writer.beside("quality", ".json")
     asked = {segment.digest for segment in segments}
     sizes = {path.stem: path.stat().st_size for path in _entries(file)}
     stored = sum(size for name, size in sizes.items() if name in asked)
-    return Status(report, tuple(segments), stored, sum(sizes.values()) - stored)
+    return Status(report, tuple(segments), quality, stored, sum(sizes.values()) - stored)
 
 
 def prune(file: ProjectFile, keep_bytes: int = 0) -> tuple[int, int]:
