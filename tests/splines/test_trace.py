@@ -188,3 +188,12 @@ def test_trace_options_when_out_of_range_then_refused() -> None:
     for wrong in ({"tolerance": 0.0}, {"key_tolerance": -1.0}, {"least_area": float("nan")}):
         with pytest.raises(UsageError, match="tolerance is"):
             TraceOptions(**wrong)
+
+
+def test_tracer_when_the_object_is_small_then_fitted_closer_and_its_parts_kept() -> None:
+    # A part there on one frame alone, below the least area: but a third of the object.
+    body, part = square(40, 30, 6), square(60, 30, 4)
+    shapes = traced(body, body + part, body)
+    assert len(shapes) == 2
+    for frame, matte in enumerate([body, body + part, body], 1):
+        assert overlap(shapes, frame, matte) > 0.9

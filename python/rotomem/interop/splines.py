@@ -78,8 +78,8 @@ def trace_mattes(
     objects = {name: shapes for name, tracer in tracers.items() if (shapes := tracer.shapes())}
     if not objects:
         raise SplineError(
-            f"nothing in the mattes covers {options.least_area:g} square pixels by a half",
-            remedy="give a smaller --least-area, or other frames",
+            "no pixel of the mattes is covered by a half",
+            remedy="choose other objects or frames",
             path=mattes,
         )
     notes = tuple(f"'{name}' shows nothing to trace and is left out" for name in found.objects if name not in objects)

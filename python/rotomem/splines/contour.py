@@ -113,7 +113,7 @@ class Outline:
         count = max(16, int(np.ceil(way[-1] / 0.75)))
         at = np.arange(count) * (way[-1] / count)
         points = np.stack([np.interp(at, way, closed[:, k]) for k in (0, 1)], axis=1)
-        sigma = min(smooth, way[-1] / 40) / (way[-1] / count)
+        sigma = min(smooth, way[-1] / 120) / (way[-1] / count)
         if sigma > 0:
             points = _blurred(points, sigma)
         steps = np.hypot(*(np.roll(points, -1, axis=0) - points).T)

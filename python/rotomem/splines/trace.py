@@ -15,17 +15,20 @@ from rotomem.splines.types import Curve, Shape, signed_area
 
 _BRIEF = 3  # frames: an outline that is there for fewer must be larger to count
 _LARGE = 10  # times the least area
+_PART = 0.1  # of an object: what is as large is never left out as small
 _MOST_SMOOTH = 2.0  # pixels
+_CLOSE = 0.3, 0.02  # a small outline is fitted to this many pixels, or this share of its size, if that is closer
 
 
 @dataclass(frozen=True)
 class TraceOptions:
     """How close and how few.
 
-    tolerance       pixels that a curve may be off the matte's outline, at every place on nine frames of ten
+    tolerance       pixels that a curve may be off the matte's outline, at every place on nine frames of ten; small
+                    outlines are fitted closer
     key_tolerance   pixels that an outline may be off between two key frames; 0: every frame is a key
-    least_area      square pixels: smaller islands and holes are left out; those there for one or two
-                    frames must be ten times as large
+    least_area      square pixels: smaller islands and holes are left out, but for a tenth of the object and more;
+                    those there for one or two frames must be ten times as large
     """
 
     tolerance: float = 1.0
@@ -47,11 +50,14 @@ class Tracer:
         self.name = name
         self.options = options or TraceOptions()
         self._follower = Follower(smooth=min(self.options.tolerance, _MOST_SMOOTH))
+        self._parts: dict[int, float] = {}  # frame -> square pixels that are no small part of the object
         self._made: list[tuple[float, bool, dict[int, Curve]]] = []
 
     def add(self, frame: int, alpha: NDArray[np.floating], origin: tuple[float, float] = (0, 0)) -> None:
         """Take the matte [h, w] of the next frame; `origin`: where its upper left corner lies. Frames ascend."""
-        polygons = [p + origin for p in outlines(alpha, least_area=self.options.least_area)]
+        self._parts[frame] = _PART * np.count_nonzero(alpha >= 0.5)
+        least = min(self.options.least_area, self._parts[frame])
+        polygons = [p + origin for p in outlines(alpha, least_area=least)]
         self._fit(self._follower.add(frame, polygons))
 
     def shapes(self) -> tuple[Shape, ...]:
@@ -66,7 +72,8 @@ class Tracer:
     def _fit(self, tracks: list[Track]) -> None:
         for track in tracks:
             area = max(abs(signed_area(o.points)) for o in track.outlines)
-            if len(track) >= _BRIEF or area >= _LARGE * self.options.least_area:
-                curves = fit(track, self.options.tolerance)
+            enough = min(_LARGE * self.options.least_area, self._parts[track.first])
+            if len(track) >= _BRIEF or area >= enough:
+                curves = fit(track, min(self.options.tolerance, max(_CLOSE[0], _CLOSE[1] * area**0.5)))
                 keys = reduce_keys(dict(enumerate(curves, track.first)), self.options.key_tolerance)
                 self._made.append((area, track.hole, keys))
