@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def review(
     Raises MissingFrameError where plate and mattes share no frame; PlateError, ColourError, OutputError.
     Memory: a few frames, whatever the shot's length.
     """
-    options = options or TrackOptions(size=540)
+    options = replace(options or TrackOptions(size=540), rim=0)
     out = Path(out)
     found = find_mattes(mattes)
     if out.is_dir() and out.samefile(_folder(mattes)):
