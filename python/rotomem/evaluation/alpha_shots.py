@@ -58,9 +58,8 @@ def alpha_shot(kind: str, *, height: int, width: int, frames: int, seed: int = 1
     far = _texture(rng, height, width + reach, unit * 1.7, rng.uniform(0.2, 0.6, 3))
     radius = 0.24 * height
     angles = np.linspace(0, 2 * np.pi, 512, endpoint=False)
-    outline = radius * (
-        1 + sum(rng.normal(0, 0.16 / k) * np.cos(k * angles + rng.uniform(0, 6.3)) for k in range(2, 6))
-    )
+    waves = [rng.normal(0, 0.16 / k) * np.cos(k * angles + rng.uniform(0, 6.3)) for k in range(2, 6)]
+    outline: Line = radius * (1 + np.stack(waves).sum(axis=0))
     strands = _Strands(rng, unit, angles, outline) if kind == "hair" else None
     speed = {"hair": 5.0, "motion_blur": 46.0, "defocus": 7.0}[kind] * unit
     shutter = 0.9 if kind == "motion_blur" else 0.0

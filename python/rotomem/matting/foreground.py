@@ -67,7 +67,7 @@ def _estimate(picture: Picture, alpha: NDArray[np.float32]) -> Picture:
             colours[i] = np.where(sure[i] > 0, shown[i] / np.maximum(sure[i], np.float32(1e-6)), guessed)
         y, x = np.nonzero((share > 0) & (share < 1))
         if y.size:
-            _settle(image, share, *colours, y, x, _MANY if max(h, w) <= _COARSE else _FEW)
+            _settle(image, share, colours[0], colours[1], y, x, _MANY if max(h, w) <= _COARSE else _FEW)
     return np.maximum(colours[0], np.minimum(picture, 0))
 
 
@@ -103,5 +103,5 @@ def _halved(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     h, w = plane.shape[:2]
     pad = [(0, h % 2), (0, w % 2)] + [(0, 0)] * (plane.ndim - 2)
     even = np.pad(plane, pad, mode="edge")
-    halved: NDArray[np.float32] = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
-    return halved
+    total: NDArray[np.float32] = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return total / np.float32(4)
