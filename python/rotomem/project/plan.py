@@ -47,14 +47,16 @@ def plan_run(survey: Survey, store: SegmentStore) -> list[PlannedSegment]:
     earlier = [told for told, _ in stored.values()]
     planned = []
     for group, own in enumerate(survey.segments):
-        names = {i: survey.names[i] for i in survey.shots[group].objects}
+        shot = survey.shots[group]
+        names = {i: survey.names[i] for i in shot.objects}
+        keys = {f"key {frame} object {i}" for frame, key in shot.keys.items() for i in key.objects}
         for segment in own:
             inputs = survey.provenance.inputs(group, segment)
             name = digest(inputs)
             _, nbytes = stored.get(name, (None, None))
             frozen = survey.frozen.issuperset(segment.frames)
             done = frozen or name in stored
-            why = "" if done else _why(inputs, earlier, names, survey.shots[group].keys)
+            why = "" if done else _why(inputs, earlier, names, keys)
             told = compact_frames(segment.frames)
             one = PlannedSegment(tuple(names.values()), told, segment.keys, name, nbytes, frozen, why)
             planned.append((segment.frames[0], group, one))
@@ -65,9 +67,14 @@ def _why(
     inputs: Mapping[str, str],
     earlier: Sequence[Mapping[str, str]],
     names: Mapping[ObjectId, str],
-    keys: Collection[int],
+    keys: Collection[str],
 ) -> str:
-    """What is other than in the stored segment of the same objects that this one has most in common with."""
+    """What is other than in the stored segment of the same objects that this one has most in common with.
+
+    earlier   inputs of all stored segments
+    names     of the objects
+    keys      all keys of the objects, named as inputs are
+    """
     frames = set(parse_frames(inputs["frames"]))
 
     def common(told: Mapping[str, str]) -> tuple[int, int]:
@@ -79,8 +86,8 @@ def _why(
     if near is None or not common(near)[0]:
         return "no result yet"
     # With a key that comes or goes a segment also sees others than before, that were there all the time.
-    gone = {name for name in near if name.startswith("key ") and int(name.split()[1]) not in keys}
-    new = {name for name in inputs if name.startswith("key ") and not any(name in told for told in same)}
+    gone = {name for name in near if name.startswith("key ") and name not in keys}
+    new = {name for name in keys if not any(name in told for told in same)}
     return ", ".join(_changes(near, inputs, names, gone | new))
 
 
@@ -91,10 +98,7 @@ def _objects(inputs: Mapping[str, str]) -> set[str]:
 def _changes(
     before: Mapping[str, str], now: Mapping[str, str], names: Mapping[ObjectId, str], moved: Collection[str]
 ) -> list[str]:
-    """
-    names   of the objects
-    moved   keys that came or went
-    """
+    """What is other, in words; of keys that only one of both sees, those in `moved`: that came or went."""
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     keys: dict[tuple[int, str], list[str]] = {}
     plate: list[int] = []

@@ -36,8 +36,7 @@ def shot_of(
     file: ProjectFile, *, out: str | None = None, outputs: Outputs | None = None, **others: Any
 ) -> Iterator[ShotRun]:
     """What the project asks of the engine; `others` are options over its settings."""
-    names = {o.id: o.name for o in file.tracked}
-    if not names:
+    if not file.tracked:
         raise UsageError("the project has no object", remedy="add one with `rotomem object add`", path=file.path)
     absent = tuple(f"{o.name}@{compact_frames(o.absent)}" for o in file.tracked if o.absent)
     groups: dict[str, list[ObjectId]] = {}
