@@ -53,11 +53,14 @@ def band(alpha: Tensor) -> Tensor:
 
 
 def apply(coefficients: Tensor, guide: Tensor) -> Tensor:
-    """Alpha [H, W] 0..1 from coefficients [4, H, W] and a guide [H, W, 3]."""
+    """Alpha [H, W] 0..1 from coefficients [4, H, W] and a guide [H, W, 3].
+
+    A fit is drawn towards its window's mean and hardly reaches 0 or 1 itself: the last twentieth counts as reached.
+    """
     alpha = coefficients[3].clone()
     for channel in range(3):
         alpha.addcmul_(coefficients[channel], guide[..., channel])
-    return alpha.clamp_(0, 1)
+    return alpha.sub_(_SOFT[0]).div_(_SOFT[1] - _SOFT[0]).clamp_(0, 1)
 
 
 def box(planes: Tensor, radius: int) -> Tensor:
