@@ -48,8 +48,14 @@ def test_extent_when_a_speck_is_far_away_then_it_counts_only_where_it_was_drawn(
     assert extent([matte], canvas, drawn=True) == Window(40, 5, 91, 60)
 
 
+def test_extent_when_a_small_thing_is_seen_faintly_then_it_is_there_all_the_same() -> None:
+    matte = np.full((20, 40), 0.01, np.float32)
+    matte[4:6, 10:13] = 0.2
+    assert extent([matte], Window(0, 0, 40, 20)) == Window(10, 4, 13, 6)
+
+
 def test_extent_when_nothing_is_likely_then_none() -> None:
-    assert extent([np.full((8, 8), 0.2, np.float32)], Window(0, 0, 8, 8)) is None
+    assert extent([np.full((8, 8), 0.05, np.float32)], Window(0, 0, 8, 8)) is None
     assert extent([np.zeros((8, 8), np.float32)], Window(0, 0, 8, 8), drawn=True) is None
     assert extent([], Window(0, 0, 8, 8)) is None
 

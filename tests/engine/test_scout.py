@@ -38,7 +38,7 @@ class ByColour(Sixth):
 
 def disc(frame: int, pace: float) -> NDArray[np.float32]:
     yy, xx = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-    return np.clip(8.5 - np.hypot(yy - 70, xx - 40 - pace * (frame - 1001)), 0, 1).astype(np.float32)
+    return np.clip(12.5 - np.hypot(yy - 70, xx - 40 - pace * (frame - 1001)), 0, 1).astype(np.float32)
 
 
 def shot(folder: Path, pace: float = 20.0) -> tuple[str, list[str]]:
@@ -74,8 +74,8 @@ def test_track_when_the_actor_is_small_then_its_window_shows_it_finer(tmp_path: 
 
 
 def test_track_when_keys_hold_places_then_one_window_for_all_frames(tmp_path: Path) -> None:
-    report = track(shot(tmp_path, pace=2.0), tmp_path / "auto", Sixth, roi="auto")
-    assert any("a window of 48x48 at +" in note for note in report.regions), report.regions
+    report = track(shot(tmp_path, pace=2.0), tmp_path / "auto", Sixth, roi="auto", size=60)
+    assert any("a window of 52x48 at +" in note for note in report.regions), report.regions
     assert error(tmp_path / "auto", 2.0) < 60
 
 

@@ -32,7 +32,8 @@ _FINER = 1.25  # times the resolution of the whole frame: for less than that a w
 _WORTH = 0.7  # of the canvas: most that a window may be
 _SCOUTED = 40  # pixels the scout should see the smallest key's object across
 _SCOUT = 240
-_SEEN = 0.25  # probability from which a scout's pixel counts
+_FAINT = 0.05  # most that a scout's matte may hold where nothing is seen
+_SEEN = 0.25  # of the matte's largest value, from which a scout's pixel counts
 _STRAY = 0.005  # share of an object's mass at either end of an axis that is not looked at: specks far away
 
 
@@ -70,12 +71,14 @@ def extent(mattes: Iterable[NDArray[np.float32]], window: Window, *, drawn: bool
     """
     found: Window | None = None
     for matte in mattes:
-        seen = matte if drawn else np.where(matte > _SEEN, matte, np.float32(0))
-        if not seen.any():
+        least = 0.0 if drawn else max(_SEEN * float(matte.max()), _FAINT)
+        seen = np.where(matte > least, matte, np.float32(0)) if least else matte
+        rows = seen.sum(1, dtype=np.float64)
+        if not rows.any():
             continue
         stray = 0.0 if drawn else _STRAY
-        x0, x1 = _inner(seen.sum(0, dtype=np.float64), stray)
-        y0, y1 = _inner(seen.sum(1, dtype=np.float64), stray)
+        y0, y1 = _inner(rows, stray)
+        x0, x1 = _inner(seen[y0:y1].sum(0, dtype=np.float64), stray)
         wide, tall = window.width / matte.shape[1], window.height / matte.shape[0]
         box = Window(
             window.x0 + math.floor(x0 * wide),

@@ -6,8 +6,8 @@ key frames alone say that a window would not be worth it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from pathlib import Path
 
 from rotomem.engine.footage import PlateFootage
@@ -53,39 +53,29 @@ def choose_region(
     planned = _planner(footage.plate.info, options, plan)
     where = f"frames {compact_frames(segment.frames)}"
     whole = f"{where}: the whole frame, no window around the objects shows them much finer"
-    drawn = _drawn(shot, segment, canvas)
-    if planned(drawn) is None:
+    boxes = {f: _boxes(shot.keys[f], canvas) for f in segment.keys}
+    extents: dict[int, Window | None] = {f: _around(own) for f, own in boxes.items()}
+    if planned(extents) is None:
         return None, whole
-    size = scout_size(_boxes((shot.keys[f] for f in segment.keys), canvas), canvas, options.size, pixel_aspect)
+    size = scout_size((box for own in boxes.values() for box in own), canvas, options.size, pixel_aspect)
     look = footage.within(fixed_region(frames, canvas, canvas, size=size, pixel_aspect=pixel_aspect))
-    extents: dict[int, Window | None] = dict.fromkeys(segment.frames)
     lost = []
     for stored in track_segment(shot, segment, look, scratch, direction=options.direction):
-        extents[stored.frame] = extent(stored.mattes.values(), canvas)
-        if not stored.mattes and shot.shares(stored.frame, options.direction):
+        seen = extent(stored.mattes.values(), canvas)
+        extents[stored.frame] = _around([box for box in (seen, extents.get(stored.frame)) if box is not None])
+        if seen is None and shot.shares(stored.frame, options.direction):
             lost.append(stored.frame)
     if len(lost) > _LOST * len(segment.frames):
         return None, f"{where}: the whole frame, at {size} lines nothing is seen on {compact_frames(lost)}"
-    for frame, box in drawn.items():
-        seen = extents.get(frame)
-        extents[frame] = seen if box is None else box if seen is None else box.union(seen)
     region = planned(extents)
     return region, whole if region is None else _told(segment, region)
 
 
-def gain(
-    shots: Sequence[Shot],
-    segments: Sequence[Sequence[Segment]],
-    info: PlateInfo,
-    options: TrackOptions,
-    plan: MemoryPlan,
-) -> float:
-    """How many times finer the network would see some objects in a window of their own, by the keys alone; 1 or more.
-
-    segments   of each of the shots
-    """
+def gain(shots: Sequence[Shot], info: PlateInfo, options: TrackOptions, plan: MemoryPlan) -> float:
+    """How many times finer the network would see some group of objects in a window, by its first key; 1 or more."""
     planned = _planner(info, options, plan)
-    regions = (planned(_drawn(s, one, info.canvas)) for s, own in zip(shots, segments, strict=True) for one in own)
+    first = (shot.keys[min(shot.keys)] for shot in shots)
+    regions = (planned({0: _around(_boxes(key, info.canvas))}) for key in first)
     h, _ = fit(info.canvas.height, info.canvas.width, options.size, info.pixel_aspect)
     finer = (r.geometry.h * info.canvas.height / (r.geometry.height * h) for r in regions if r is not None)
     return max((1.0, *finer))
@@ -105,9 +95,8 @@ def _planner(
     )
 
 
-def _drawn(shot: Shot, segment: Segment, canvas: Window) -> dict[int, Window | None]:
-    """Key frame -> box around what it shows."""
-    return {f: extent(shot.keys[f].alpha, canvas, drawn=True) for f in segment.keys}
+def _around(boxes: Sequence[Window]) -> Window | None:
+    return reduce(Window.union, boxes) if boxes else None
 
 
 def reaches_border(stored: StoredFrame, canvas: Window) -> bool:
@@ -125,9 +114,9 @@ def reaches_border(stored: StoredFrame, canvas: Window) -> bool:
     return False
 
 
-def _boxes(keys: Iterable[KeyMask], canvas: Window) -> list[Window]:
-    """Around every object on every key that shows it."""
-    boxes = (extent([alpha], canvas, drawn=True) for key in keys for alpha in key.alpha)
+def _boxes(key: KeyMask, canvas: Window) -> list[Window]:
+    """Around every object that a key shows."""
+    boxes = (extent([alpha], canvas, drawn=True) for alpha in key.alpha)
     return [box for box in boxes if box is not None]
 
 

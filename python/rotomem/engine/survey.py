@@ -160,7 +160,7 @@ class Survey:
         if options.roi not in (AUTO, OFF):
             fixed_region((), Window.parse(options.roi), self.info.canvas, size=options.size)
         elif options.roi == OFF:
-            finer = gain(self.shots, self.segments, self.info, options, self.model.plan)
+            finer = gain(self.shots, self.info, options, self.model.plan)
             if finer >= _SMALL:
                 report.notes.append(
                     f"objects are small in this plate: --roi auto shows them {finer:.1f} times as finely"
