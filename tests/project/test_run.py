@@ -328,3 +328,15 @@ def test_run_when_killed_anywhere_then_the_next_one_gives_the_same_bytes(shot):
 
 def _results(shot: Path) -> list[Path]:
     return sorted([*(shot / "mattes").glob("sh010_*"), *(shot / ".rotomem/segments").iterdir()])
+
+
+def test_run_when_finishing_changes_then_mattes_are_written_again_and_nothing_is_tracked(shot, steps):
+    before = digests(shot / "mattes")
+    project = Project.open(shot)
+    project.set("choke", 1.0)
+    assert set(why(project).values()) == {""}
+    assert project.run().frames_written and not steps
+    after = digests(shot / "mattes")
+    assert {f"sh010_matte.{f}.exr" for f in range(1002, 1006)} <= {n for n in before if before[n] != after[n]}
+    project.set("roi", "auto")
+    assert all("roi" in reason for reason in why(project).values())
