@@ -61,7 +61,13 @@ def warm() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Path, warm: list[Any]) -> Iterator[Start]:
+def start(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    command: Path,
+    warm: list[Any],
+) -> Iterator[Start]:
     """`start(gui=..., ...)`: a new Nuke: its session `.nuke`, the package `.plugin`, the folder `.user`."""
 
     def start(**how: Any) -> SimpleNamespace:
@@ -81,7 +87,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Path, warm: 
             runpy.run_path(str(user / "rotomem" / "menu.py"))
         import rotomem_nuke
 
-        if warm:
+        if warm and "stand_in" not in request.fixturenames:
             rotomem_nuke.run._engine = warm[-1]
         return SimpleNamespace(nuke=session, plugin=rotomem_nuke, user=user)
 

@@ -70,6 +70,7 @@ def test_track_when_pressed_in_a_terminal_then_the_node_shows_what_the_worker_wr
     for frame in FRAMES:
         picture = shown(made.node, frame)
         assert np.abs(picture["rgba.alpha"] - matte(made.out / "mattes" / f"sh010_matte.{frame}.exr")).max() == 0
+        assert np.abs(picture["rgba.alpha"] - picture["hero.alpha"]).max() == 0
         assert np.abs(picture["rgba.red"] - shown(made.read, frame)["rgba.red"]).max() == 0
     assert np.abs(shown(made.node, 1004)["rgba.alpha"] - alpha(1004)["rgba.alpha"]).max() < 1e-3  # half
     assert "6 frames tracked" in made.node["status"].value() and made.nuke.undo_off == 0
@@ -206,15 +207,54 @@ def test_cancel_when_in_the_progress_window_or_the_node_is_deleted_then_it_stops
     made.nuke.pump(lambda: not panel._runs)
 
 
-def test_track_when_the_worker_dies_then_its_last_words_are_shown(shot, tmp_path: Path) -> None:
+def test_track_when_the_worker_dies_then_its_last_words_are_shown(shot, stand_in: str) -> None:
     made = shot(gui=True)
-    broken = tmp_path / "rotomem"
-    broken.write_text("#!/bin/sh\necho 'no torch today' >&2; exit 3\n")
-    os.chmod(broken, 0o755)
-    made.node["engine"].setValue(str(broken))
+    Path(stand_in).write_text("#!/bin/sh\necho 'no torch today' >&2; exit 3\n")
+    made.node["engine"].setValue(stand_in)
     made.node["track_both"].execute()
     made.nuke.pump(lambda: bool(made.nuke.messages))
     assert "no torch today" in made.nuke.messages[0] and "no torch today" in made.node["status"].value()
+
+
+def test_engine_when_it_works_for_one_node_then_another_waits_and_can_be_cancelled(shot, stand_in: str) -> None:
+    made = shot(gui=True)
+    second = made.plugin.create()
+    for i in range(2):
+        second.setInput(i, made.node.input(i))
+    for node in (made.node, second):
+        node["engine"].setValue(stand_in)
+        node["folder"].setValue(str(made.user / node.name()))
+        node["track_both"].execute()
+    made.nuke.pump(lambda: "frame 1" in made.node["status"].value())
+    assert "waits" in second["status"].value()
+    made.node["check"].execute()  # which must not wait
+    assert "at work" in made.nuke.messages[-1]
+    second["cancel"].execute()
+    made.nuke.pump(lambda: "Cancelled" in second["status"].value())
+    made.nuke.pump(lambda: "frame 1" in made.node["status"].value())
+    made.node["cancel"].execute()
+    made.nuke.pump(lambda: "Cancelled" in made.node["status"].value())
+    worker = made.plugin.run._engine
+    assert worker.alive
+    made.node["release"].execute()
+    assert not worker.alive and "closed" in made.node["status"].value()
+
+
+def test_engine_when_the_one_that_installed_is_gone_then_it_says_so(shot) -> None:
+    made = shot()
+    (made.user / "rotomem" / "rotomem_nuke" / "engine.txt").write_text("/gone/python\n")
+    with pytest.raises(RuntimeError, match=r"/gone/python\. Run .* Engine on the node's second tab"):
+        made.node["check"].execute()
+
+
+def test_track_when_frames_are_missing_then_the_knob_says_what_to_do(shot) -> None:
+    made = shot()
+    made.read["last"].setValue(1007)
+    with pytest.raises(RuntimeError, match="1007"):
+        made.node["track_both"].execute()
+    made.node["missing"].setValue("skip")
+    made.node["track_both"].execute()
+    assert mattes(made)[-1] == "sh010_matte.1006.exr"
 
 
 def test_check_when_the_engine_is_missing_then_it_says_what_to_do(shot, tmp_path: Path) -> None:

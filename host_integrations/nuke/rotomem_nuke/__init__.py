@@ -9,7 +9,7 @@ selftest.py  the whole way on a small shot of its own, told in a file
 client.py    the engine seen from a host; copied in from rotomem when this folder is installed
 """
 
-from .panel import cancel, check, clear, create, make_reads, render_plate, track
+from .panel import cancel, check, clear, create, make_reads, release, render_plate, track
 from .selftest import self_test
 
-__all__ = ["cancel", "check", "clear", "create", "make_reads", "render_plate", "self_test", "track"]
+__all__ = ["cancel", "check", "clear", "create", "make_reads", "release", "render_plate", "self_test", "track"]

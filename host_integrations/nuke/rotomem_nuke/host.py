@@ -72,9 +72,8 @@ def _options(node: nuke.Node, plate: Plate, direction: str) -> dict[str, Any]:
     options["edge"] = str(node["edge"].value())
     if node["crypto"].value():
         options["also"] = ["crypto"]
-    first, last = _range(node, plate)
-    if (first, last) != (plate.first, plate.last):
-        options["frames"] = f"{first}-{last}"
+    options["missing"] = str(node["missing"].value())
+    options["frames"] = "{}-{}".format(*_range(node, plate))
     return options
 
 
@@ -437,14 +436,14 @@ def show(node: nuke.Node, report: dict[str, Any], view: str) -> list[Sequence]:
         stream = node.node(PLATE)
         layers = list(report["objects"].values())
         for i, layer in enumerate(layers):
-            source = CHANNEL if len(layers) == 1 else f"{layer}.alpha"
-            if source != CHANNEL and layer not in nuke.layers():
-                nuke.Layer(layer, [source])
+            own = f"{layer}.alpha"
+            source = CHANNEL if len(layers) == 1 else own  # one matte alone is the file's alpha
+            if layer not in nuke.layers():
+                nuke.Layer(layer, [own])
             copy = nuke.nodes.Copy(inputs=[stream, read])
             copy.setName(f"{_MADE}{i + 1}")
             copy.setXYpos(0, 150 + 50 * i)
-            targets = [CHANNEL] if source == CHANNEL else [source, CHANNEL] if i == 0 else [source]
-            for slot, target in enumerate(targets):
+            for slot, target in enumerate([own, CHANNEL] if i == 0 else [own]):
                 copy[f"from{slot}"].setValue(source)
                 copy[f"to{slot}"].setValue(target)
             stream = copy

@@ -73,6 +73,14 @@ KNOBS = (
     Knob("first", INT, "", "First frame, for Range: custom.", value="1001", new_line=False),
     Knob("last", INT, "", "Last frame, for Range: custom.", value="1100", new_line=False),
     Knob(
+        "missing",
+        CHOICE,
+        "Missing",
+        "Frames of the plate that are not on disk. error: say so. skip: no matte. hold: the frame before. black.",
+        value="error",
+        choices=("error", "skip", "hold", "black"),
+    ),
+    Knob(
         "views",
         STRING,
         "Views",
@@ -155,6 +163,12 @@ KNOBS = (
         "ROTOMEM_PYTHON, the one that installed this plug-in, then the PATH. Never Nuke's own Python.",
     ),
     _button("check", "Check", "check(nuke.thisNode())", "Start the engine and say which one it is."),
+    _button(
+        "release",
+        "Close",
+        "release(nuke.thisNode())",
+        "End the engine: its model stays in memory from the first track on, so that the next begins at once.",
+    ),
 )
 
 HELP = "Mattes for every frame from the key masks at the mask input. The first object's matte is the alpha."

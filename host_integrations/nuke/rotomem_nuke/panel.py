@@ -13,7 +13,7 @@ from . import host
 from .client import EngineError
 from .node import SCRIPT
 from .objects import HostProblem
-from .run import Run, check_engine
+from .run import Run, check_engine, close_engine
 
 T = TypeVar("T")
 
@@ -82,6 +82,13 @@ def check(node: nuke.Node) -> None:
         _say_on(node, said)
         if nuke.GUI:
             nuke.message(_shown(said))
+
+
+def release(node: nuke.Node) -> None:
+    """End the engine, which frees the memory it holds; the next track starts it again."""
+    said = _tried(node, close_engine)
+    if said:
+        _say_on(node, said)
 
 
 # Said -----------------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ With an interface a thread talks to the worker, and Nuke's nodes are touched in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import nuke
 
@@ -26,12 +28,15 @@ _LOOK_S = 0.05
 
 
 def engine(preference: str) -> Engine:
-    """The running worker, warm from the first run to the end of the session; started where there is none."""
+    """The running worker, warm from the first run to the end of the session; started where there is none.
+
+    Call it with `_lock` held. Raises EngineError with a text for the node.
+    """
     global _engine
-    if not preference and not os.environ.get("ROTOMEM_PYTHON") and os.path.isfile(INSTALLED):
-        with open(INSTALLED, encoding="utf-8") as file:
-            preference = file.read().strip()
-    command = find_engine(preference)
+    try:
+        command = find_engine(preference or _installed())
+    except EngineError as error:
+        raise EngineError(str(error).replace("the preferences", "Engine on the node's second tab")) from None
     if _engine is not None and (not _engine.alive or _engine.command != command):
         _engine.close(0)
         _engine = None
@@ -40,11 +45,45 @@ def engine(preference: str) -> Engine:
     return _engine
 
 
+def _installed() -> str:
+    if os.environ.get("ROTOMEM_PYTHON") or not os.path.isfile(INSTALLED):
+        return ""
+    with open(INSTALLED, encoding="utf-8") as file:
+        path = file.read().strip()
+    if not os.path.isfile(path):
+        raise EngineError(
+            f"The Python that installed this plug-in is gone: {path}. Run `rotomem hosts install nuke` again, or "
+            "choose another one in the preferences."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _idle() -> Iterator[None]:
+    """The engine for the main thread, which must not wait for a track to end. Raises HostProblem while one runs."""
+    if not _lock.acquire(blocking=False):
+        raise HostProblem("The engine is at work. Wait for it, or cancel the tracks.")
+    try:
+        yield
+    finally:
+        _lock.release()
+
+
 def check_engine(preference: str) -> str:
-    """Which engine answers. Raises EngineError."""
-    with _lock:
+    """Which engine answers. Raises EngineError, HostProblem."""
+    with _idle():
         running = engine(preference)
         return f"rotomem {running.version} answers. Models: {', '.join(running.models)}. ({running.command[0]})"
+
+
+def close_engine() -> str:
+    """End the worker, which frees the memory that its model holds. Raises HostProblem while it works."""
+    global _engine
+    with _idle():
+        if _engine is not None:
+            _engine.close()
+        _engine = None
+    return "The engine is closed. The next track starts it again."
 
 
 class Run:
@@ -91,11 +130,17 @@ class Run:
     def _work(self, task: nuke.ProgressTask | None, say: Callable[[str], None]) -> None:
         try:
             say("waits for the engine")
-            with _lock:
-                running = engine(self._preference)
-                for one in self.work:
-                    if not self._one(running, one, task, say):
-                        break
+            while not _lock.acquire(timeout=_LOOK_S):
+                if self._stopped(task):
+                    break
+            else:
+                try:
+                    running = engine(self._preference)
+                    for one in self.work:
+                        if not self._one(running, one, task, say):
+                            break
+                finally:
+                    _lock.release()
         except (EngineError, HostProblem) as error:
             self.problem = str(error)
         except Exception as error:  # nothing may leave the node at work for ever
@@ -105,17 +150,20 @@ class Run:
         else:
             nuke.executeInMainThread(self._end, args=(self,))
 
+    def _stopped(self, task: nuke.ProgressTask | None) -> bool:
+        if task is not None and task.isCancelled():
+            self.cancelled.set()
+        return self.cancelled.is_set()
+
     def _one(self, running: Engine, one: Work, task: nuke.ProgressTask | None, say: Callable[[str], None]) -> bool:
         """One view to its end; whether to go on."""
-        if self.cancelled.is_set():
+        if self._stopped(task):
             return False
         job = running.submit("track", **one.fields)
         said, asked = "", False
         while not job.ended:
             running.poll()
-            if task is not None and task.isCancelled():
-                self.cancelled.set()
-            if self.cancelled.is_set() and not asked:
+            if self._stopped(task) and not asked:
                 running.cancel(job)
                 asked = True
             text = _line(job, one.view)
