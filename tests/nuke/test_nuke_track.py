@@ -126,6 +126,12 @@ def test_track_when_a_segment_then_only_its_frames(shot) -> None:
     assert mattes(made) == [f"sh010_matte.{f}.exr" for f in (1004, 1005, 1006)]
     made.node["track_both"].execute()
     assert "3 frames tracked, 3 kept" in made.node["status"].value()
+    made.node["range"].setValue("custom")
+    made.node["last"].setValue(1005)
+    assert [w.fields["only"] for w in made.plugin.host.work_of(made.node, "both", segment=True)] == ["1004-1005"]
+    made.nuke.frame = 1006
+    with pytest.raises(RuntimeError, match="1006 is not one of 1001-1005"):
+        made.node["track_segment"].execute()
 
 
 def test_track_when_forward_then_nothing_before_the_first_key(shot) -> None:

@@ -60,7 +60,7 @@ def work_of(node: nuke.Node, direction: str, segment: bool = False) -> list[Work
             "options": options,
         }
         if segment:
-            fields["only"] = _segment(keyed, plate, nuke.frame())
+            fields["only"] = _segment(keyed, _range(node, plate), nuke.frame())
         work.append(Work(view, fields, notes))
     return work
 
@@ -89,12 +89,13 @@ def _range(node: nuke.Node, plate: Plate) -> tuple[int, int]:
     return max(first, plate.first), min(last, plate.last)
 
 
-def _segment(keyed: list[int], plate: Plate, now: int) -> str:
+def _segment(keyed: list[int], whole: tuple[int, int], now: int) -> str:
     """The frames between the keys around the current frame, both keys included."""
-    if not plate.first <= now <= plate.last:
-        raise HostProblem(f"The current frame {now} is not one of the plate's, {plate.first}-{plate.last}.")
+    first, last = whole
+    if not first <= now <= last:
+        raise HostProblem(f"The current frame {now} is not one of {first}-{last}, the frames to track.")
     before, after = [f for f in keyed if f <= now], [f for f in keyed if f > now]
-    return f"{max(before, default=plate.first)}-{min(after, default=plate.last)}"
+    return f"{max(before, default=first)}-{min(after, default=last)}"
 
 
 # Where ----------------------------------------------------------------------------------------------------------
