@@ -85,17 +85,26 @@ def _settle(
     Every pixel's least squares: (I - a F - (1 - a) B)**2 + sum over 4 neighbours of w ((F - F_n)**2 + (B - B_n)**2).
     """
     h, w = alpha.shape
-    share, colour = alpha[y, x][:, None], image[y, x]
-    near = [(np.clip(y + dy, 0, h - 1), np.clip(x + dx, 0, w - 1)) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-    weights = [_SMOOTH + _ACROSS * np.abs(alpha[at][:, None] - share) for at in near]
+    both = np.concatenate([front, back], 2).reshape(-1, 6)
+    here, flat = y * w + x, alpha.reshape(-1)
+    near = [
+        np.clip(y + dy, 0, h - 1) * w + np.clip(x + dx, 0, w - 1) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))
+    ]
+    share, colour = flat[here][:, None], image[y, x]
+    weights = [_SMOOTH + _ACROSS * np.abs(flat[at][:, None] - share) for at in near]
     total = weights[0] + weights[1] + weights[2] + weights[3]
+    weights = [weight / total for weight in weights]
     explained = np.square(share) + np.square(1 - share) + total
+    front_gain, back_gain = share / explained, (1 - share) / explained
     for _ in range(rounds):
-        f = sum(weight * front[at] for weight, at in zip(weights, near, strict=True)) / total
-        b = sum(weight * back[at] for weight, at in zip(weights, near, strict=True)) / total
-        off = (colour - share * f - (1 - share) * b) / explained
-        front[y, x] = f + share * off
-        back[y, x] = b + (1 - share) * off
+        mean = np.take(both, near[0], 0) * weights[0]
+        for at, weight in zip(near[1:], weights[1:], strict=True):
+            mean += np.take(both, at, 0) * weight
+        off = colour - share * mean[:, :3] - (1 - share) * mean[:, 3:]
+        mean[:, :3] += front_gain * off
+        mean[:, 3:] += back_gain * off
+        both[here] = mean
+    front[y, x], back[y, x] = both[here, :3], both[here, 3:]
 
 
 def _halved(plane: NDArray[np.float32]) -> NDArray[np.float32]:
