@@ -96,6 +96,8 @@ def confidence(signals: Mapping[str, float]) -> float:
 
     Fitted to the overlap of 5268 mattes of composed clips, by logistic regression; the other signals changed its rank
     correlation there (0.89 for one pass, 0.92 for two) by 0.01 or less, so they only tell what kind of trouble it is.
+    On real sequences, which nothing was fitted to, it is 0.80 and 0.91. An object that was swapped for another with
+    full confidence is not found out.
     """
     promised = min(max(1 - signals["doubt"], _LEAST), 1 - _LEAST)
     logit = math.log(promised / (1 - promised))
