@@ -90,3 +90,23 @@ def test_motions_when_windows_differ_then_their_motions_are_not_mixed_up():
     first = motions.from_frame([(0, "a"), (1, "a")], still, 0)[0][1]
     second = motions.from_frame([(0, "b"), (1, "b")], moving, 0)[0][1]
     assert np.abs(first).max() < 0.1 and np.median(second[40:56, 37:53, 0]) == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_motions_when_a_shot_is_gone_through_then_each_pair_is_estimated_once_and_few_are_kept(monkeypatch, way):
+    from rotomem.matting import stabilise as module
+
+    pictures = [torch.rand(24, 32, 3, generator=torch.Generator().manual_seed(t)) for t in range(12)]
+    estimated = []
+
+    def counted(before, after):
+        estimated.append((before[0, 0, 0], after[0, 0, 0]))
+        return ((np.zeros((24, 32, 2), np.float32), np.ones((24, 32), bool)),) * 2
+
+    monkeypatch.setattr(module, "estimate_motions", counted)
+    motions = Motions()
+    for at in range(12)[::way]:
+        low, high = max(at - 2, 0), min(at + 3, 12)
+        motions.from_frame([(f, 0) for f in range(low, high)], pictures[low:high], at - low)
+        assert len(motions._pairs) <= 8  # both ways between five frames
+    assert len(estimated) == 11

@@ -45,7 +45,8 @@ class Neighbour:
 
 
 class Motions:
-    """Where a frame's pixels are on its neighbours. What was estimated for one frame is kept for the next."""
+    """Where a frame's pixels are on its neighbours. What was estimated for one frame is kept for the next,
+    whichever way a shot is gone through."""
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[View, View], tuple[Motion, NDArray[np.bool_]]] = {}
@@ -58,8 +59,8 @@ class Motions:
         frames     ascending
         pictures   [h, w, 3] of each; None: nothing was seen there, and nothing beyond it is reached
         """
-        oldest = frames[0][0]
-        self._pairs = {pair: found for pair, found in self._pairs.items() if all(f >= oldest for f, _ in pair)}
+        first, last = frames[0][0], frames[-1][0]
+        self._pairs = {pair: told for pair, told in self._pairs.items() if all(first <= f <= last for f, _ in pair)}
         found = []
         own = pictures[at]
         for order in (range(at + 1, len(frames)), range(at - 1, -1, -1)):
