@@ -41,7 +41,7 @@ def blend(forward: Mattes, backward: Mattes, share: Mapping[ObjectId, float]) ->
     share   object -> the forward pass's share by distance, 0..1; an object that is not in it is left out
 
     A share is multiplied by trust to the fourth, so that a pass that has lost the object gives way while both agree
-    wherever they are equally sure. On seven annotated sequences this was better than distance alone wherever a pass
+    wherever they are equally sure. On six annotated sequences this was better than distance alone wherever a pass
     drifts (J of 0.728 became 0.743, 0.598 became 0.604), and the same elsewhere; weights pixel by pixel were worse.
     """
     blended: Mattes = {}
