@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rotomem.train.compose import KINDS, ComposeConfig, Composer, motion_blur, thin_structures
+from rotomem.train.compose import KINDS, ComposeConfig, Composer, defocused, motion_blur, thin_structures
 from rotomem.train.data import PicturePool
 
 PLAIN = ComposeConfig(
@@ -41,10 +41,11 @@ def test_compose_when_anything_is_drawn_then_ranges_hold(pool: PicturePool, seed
     assert clips.coverage.sum(2).max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("name", [*KINDS, "motion_blur", "thin_structures"])
+@pytest.mark.parametrize("name", [*KINDS, "motion_blur", "defocused", "thin_structures"])
 def test_compose_when_kind_is_asked_for_then_its_objects_can_be_followed(pool: PicturePool, name: str) -> None:
     """Most objects are there in the first frame, have edges and move; most are seen again."""
-    config = {"motion_blur": motion_blur(), "thin_structures": thin_structures()}.get(name) or KINDS[name]
+    soft = {"motion_blur": motion_blur, "defocused": defocused, "thin_structures": thin_structures}
+    config = soft[name]() if name in soft else KINDS[name]
     config = replace(config, still=0, shutter=(*config.shutter[:2], 4))
     clips = Composer(pool, config).compose(seeded(2), clips=8, frames=3, size=48, objects=1)
     assert torch.isfinite(clips.images).all()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item", "VideoSequence", "AlphaClip")
 _Score = TypeVar("_Score")
 
-_GENERATED = ("motion_blur", "thin")
+_GENERATED = ("motion_blur", "defocus", "thin")
 _TABLES = ("stm", "stcn", "xmem", "aot", "stremn")
 _OF_LABELS = ("out", "all_frames", "flicker", "protocol", "keys", "clicks", "corrections")
 """Options that change nothing where mattes are measured; their flicker always is."""
@@ -468,10 +468,10 @@ def _run_clip(args: argparse.Namespace, model: VOSModel, clip: AlphaClip, consol
 def _composed(args: argparse.Namespace) -> list[AlphaClip]:
     """Clips with one object and exact alpha, the same for the same arguments and sources."""
     from rotomem.evaluation.alpha_clips import AlphaClip
-    from rotomem.train.compose import Composer, motion_blur, thin_structures
+    from rotomem.train.compose import Composer, defocused, motion_blur, thin_structures
     from rotomem.train.data import SourceConfig, load_pool
 
-    config = {"motion_blur": motion_blur, "thin": thin_structures}[args.generated]()
+    config = {"motion_blur": motion_blur, "defocus": defocused, "thin": thin_structures}[args.generated]()
     composer = Composer(load_pool(args.data, SourceConfig(limit=_SOURCES)), config)
     return [
         AlphaClip(

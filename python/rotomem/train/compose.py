@@ -18,13 +18,23 @@ import torch
 from torch import Generator, Tensor
 
 from rotomem.train.scene.background import Backgrounds
-from rotomem.train.scene.config import KINDS, ComposeConfig, motion_blur, thin_structures
+from rotomem.train.scene.config import KINDS, ComposeConfig, defocused, motion_blur, thin_structures
 from rotomem.train.scene.draw import Draw, Shutter
 from rotomem.train.scene.layers import Layers, Look
 from rotomem.train.scene.light import blur, compress, encode
 from rotomem.train.scene.placement import Placement, sample, smooth_field
 
-__all__ = ["KINDS", "Clips", "ComposeConfig", "Composer", "Placement", "motion_blur", "sample", "thin_structures"]
+__all__ = [
+    "KINDS",
+    "Clips",
+    "ComposeConfig",
+    "Composer",
+    "Placement",
+    "defocused",
+    "motion_blur",
+    "sample",
+    "thin_structures",
+]
 from rotomem.train.data import PicturePool
 
 

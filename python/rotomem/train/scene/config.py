@@ -153,6 +153,15 @@ def motion_blur() -> ComposeConfig:
     )  # fmt: skip
 
 
+def defocused() -> ComposeConfig:
+    """Objects that are all out of focus before a sharp background, for measuring alpha."""
+    return replace(
+        ComposeConfig(),
+        region=0, footage=0, thin=0, speed=(0.004, 0.06), defocus=(1, 0.04), soft=(0, 0), reentry=0,
+        shutter=(0, 0.5, 4), grain=(0.5, 0.01), compression=(0, 50, 90),
+    )  # fmt: skip
+
+
 def thin_structures() -> ComposeConfig:
     """Lines, straps, strands, wheels and frames, half of them on bodies, for measuring alpha."""
     return replace(
