@@ -307,6 +307,10 @@ class Node:
         self._alive()
         return self._at[1]
 
+    def showControlPanel(self, forceFloat: bool = False) -> None:
+        self._alive()
+        _session.panels.append(self._name)
+
     def channels(self) -> list[str]:
         self._alive()
         return sorted(_picture(self, self.firstFrame()))
@@ -682,6 +686,7 @@ def start(*, gui: bool, script: str = "", version: str = "15.0v4", executable: s
         printed=[],
         written=[],
         tasks=[],
+        panels=[],
         undo_off=0,
         asked=queue.Queue(),
     )

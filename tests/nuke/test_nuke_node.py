@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from interop.nukescript import evaluate
+from rotomem.cli import main
 from rotomem.host.install import adapters_folder, install_nuke
 from rotomem.interop.quoting import nuke_text
 
@@ -97,12 +98,12 @@ def test_install_when_repeated_then_what_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "rotomem" / "rotomem_nuke" / "engine.txt").read_text().strip() == sys.executable
 
 
-def test_install_when_a_folder_is_in_the_way_then_it_stays(tmp_path: Path) -> None:
+def test_install_when_it_cannot_be_then_nothing_is_touched_and_it_says_what_to_do(tmp_path: Path, capsys) -> None:
     (tmp_path / "rotomem").mkdir()
     (tmp_path / "rotomem" / "precious").touch()
-    told = [sys.executable, "-m", "rotomem", "hosts", "install", "nuke", "--user", str(tmp_path)]
-    done = subprocess.run(told, capture_output=True, text=True)
-    assert done.returncode == 1 and "--user" in done.stderr
+    for user in (tmp_path, Path("/proc/nope")):
+        assert main(["hosts", "install", "nuke", "--user", str(user)]) == 1
+        assert "--user" in capsys.readouterr().err
     assert (tmp_path / "rotomem" / "precious").exists() and not (tmp_path / "init.py").exists()
 
 

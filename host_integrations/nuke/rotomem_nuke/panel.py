@@ -21,10 +21,12 @@ _runs: list[Run] = []
 
 
 def create() -> nuke.Node:
-    """A Rotomem node below what is selected."""
-    made = nuke.nodePaste(SCRIPT)
+    """A Rotomem node below what is selected, its panel open where there is an interface."""
+    made = nuke.nodePaste(SCRIPT.replace("\\", "/"))
     if made is None:
         raise RuntimeError(f"Nuke could not read {SCRIPT}")
+    if nuke.GUI:
+        made.showControlPanel()
     return made
 
 

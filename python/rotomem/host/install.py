@@ -12,7 +12,7 @@ from rotomem.errors import HostError
 from rotomem.host import client
 from rotomem.io.atomic import whole_file
 
-_NOT_COPIED = ("__pycache__", "*.pyc", "README.md", "TRY.md", "ruff.toml", "*.zip")
+_NOT_COPIED = ("__pycache__", "*.pyc", "README.md", "TRY.md", ".*", "*.zip")
 
 
 def adapters_folder() -> Path:
@@ -52,19 +52,24 @@ def install_nuke(user: Path) -> list[Path]:
 
     The plug-in remembers this Python as its engine, so that nothing needs to be set in Nuke.
 
-    Raises HostError where a folder `rotomem` of somebody else's is in the way.
+    Raises HostError where a folder `rotomem` of somebody else's is in the way, and where nothing can be written.
     """
     target, init = user / "rotomem", user / "init.py"
     if target.exists() and not (target / "rotomem_nuke").is_dir():
         raise HostError(
             "the folder rotomem is something else's", remedy="move it, or give another --user", path=target
         )
-    user.mkdir(parents=True, exist_ok=True)
-    assemble("nuke", target, "rotomem_nuke")
-    (target / "rotomem_nuke" / "engine.txt").write_text(sys.executable + "\n", encoding="utf-8")
     load = 'nuke.pluginAddPath("./rotomem")'
-    text = init.read_text(encoding="utf-8") if init.exists() else ""
-    if load not in text:
-        with whole_file(init, what="init.py") as part:
-            part.write_text(text + ("\n" if text and not text.endswith("\n") else "") + f"import nuke\n{load}\n")
+    try:
+        user.mkdir(parents=True, exist_ok=True)
+        assemble("nuke", target, "rotomem_nuke")
+        (target / "rotomem_nuke" / "engine.txt").write_text(sys.executable + "\n", encoding="utf-8")
+        text = init.read_text(encoding="utf-8") if init.exists() else ""
+        if load not in text:
+            with whole_file(init, what="init.py") as part:
+                part.write_text(text + ("\n" if text and not text.endswith("\n") else "") + f"import nuke\n{load}\n")
+    except OSError as error:
+        raise HostError(
+            f"the plug-in cannot be written: {error.strerror}", remedy="give another --user", path=user
+        ) from error
     return [target, init]
