@@ -248,6 +248,13 @@ class Node:
             count += 1
             self._name = f"{stem}{count}"
 
+    def __eq__(self, other: object) -> bool:
+        self._alive()
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def Class(self) -> str:
         self._alive()
         return self._kind
@@ -534,11 +541,11 @@ def filename(node: Node, i: int = 0) -> str | None:
 
 def delete(n: Node) -> None:
     n._alive()
-    n._gone = True
     if n._parent is not None:
-        n._parent._nodes.remove(n)
+        n._parent._nodes = [other for other in n._parent._nodes if other is not n]
         for other in n._parent._nodes:
             other._inputs = [None if above is n else above for above in other._inputs]
+    n._gone = True
 
 
 def execute(nameOrNode: Node, start: int, end: int, incr: int = 1, views: list[str] | None = None) -> None:

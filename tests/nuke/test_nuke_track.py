@@ -207,8 +207,19 @@ def test_cancel_when_in_the_progress_window_or_the_node_is_deleted_then_it_stops
     made.nuke.pump(lambda: "Cancelled" in made.node["status"].value())
     made.node["track_both"].execute()
     made.nuke.pump(lambda: "frame 1" in made.node["status"].value())
+    another = made.plugin.create()
     fakenuke.delete(made.node)
+    another["cancel"].execute()
+    assert another["status"].value() == "Nothing to cancel."
     made.nuke.pump(lambda: not panel._runs)
+
+
+def test_track_when_mattes_cannot_be_wired_in_then_it_says_so(shot) -> None:
+    made = shot()
+    fakenuke.delete(made.node.node("Output1"))
+    with pytest.raises(RuntimeError, match=r"written, but not wired in.*no Output inside"):
+        made.node["track_both"].execute()
+    assert len(mattes(made)) == 6 and sum("not wired in" in line for line in made.nuke.printed) == 1
 
 
 def test_track_when_the_worker_dies_then_its_last_words_are_shown(shot, stand_in: str) -> None:

@@ -98,21 +98,21 @@ def release(node: nuke.Node) -> None:
 
 def _end(run: Run) -> None:
     _runs.remove(run)
+    if not _there(run.node):  # deleted meanwhile; its files are on disk
+        return
+    problem, sequences = run.problem, []
     try:
-        sequences = []
         with nuke.Undo():
             for view, report in run.reports:
                 sequences = host.show(run.node, report, view)
-        if run.problem:
-            return _tell(run.node, run.problem)
-        if run.cancelled.is_set():
-            return _say(run, "Cancelled. What was written is whole; track again to go on.")
-        _say(run, _summary(run, sequences))
-    except (HostProblem, RuntimeError, OSError) as problem:
-        _tell(run.node, str(problem))
-    except ValueError:  # the node was deleted meanwhile; its files are on disk
-        if not nuke.GUI:
-            raise
+    except Exception as error:  # it would be lost in Nuke's own output
+        problem = problem or f"The mattes are written, but not wired in: {error}"
+    if problem:
+        _tell(run.node, problem)
+    elif run.cancelled.is_set():
+        _say_on(run.node, "Cancelled. What was written is whole; track again to go on.")
+    else:
+        _say_on(run.node, _summary(run, sequences))
 
 
 def _summary(run: Run, sequences: list[host.Sequence]) -> str:
@@ -126,10 +126,19 @@ def _summary(run: Run, sequences: list[host.Sequence]) -> str:
 
 
 def _say(run: Run, text: str) -> None:
-    try:
+    if _there(run.node):
         _say_on(run.node, text)
-    except ValueError:  # the node was deleted: nobody waits for this any more
+    else:  # nobody waits for this any more
         run.cancelled.set()
+
+
+def _there(node: nuke.Node) -> bool:
+    """Whether the node was not deleted."""
+    try:
+        node.name()
+    except ValueError:
+        return False
+    return True
 
 
 def _say_on(node: nuke.Node, text: str) -> None:
@@ -161,7 +170,7 @@ def _shown(text: str) -> str:
 
 
 def _run_of(node: nuke.Node) -> Run | None:
-    return next((run for run in _runs if run.node == node), None)
+    return next((run for run in _runs if _there(run.node) and run.node == node), None)
 
 
 def _engine_of(node: nuke.Node) -> str:
