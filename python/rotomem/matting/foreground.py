@@ -21,11 +21,12 @@ _ACROSS = 0.1
 """by how much more for a difference of alpha: there colours are known least."""
 _COARSE, _FEW, _MANY = 128, 4, 20  # levels up to this side take many rounds
 _SURE = 0.9  # alpha from which a pixel's colour is a first guess at the object's; likewise of what is behind
+_STEP = 1 / 255  # what lies nearer to 0 or 1 counts as that
 _MARGIN = 16  # pixels around soft alpha from which colours are taken
 
 
 def estimate_foreground(picture: Picture, alpha: NDArray[np.float32]) -> Picture:
-    """The picture with the object's own colour wherever 0 < alpha < 1; elsewhere as it is.
+    """The picture with the object's own colour wherever alpha is an 8-bit step from 0 and 1; elsewhere as it is.
 
     picture   [H, W, 3] scene-linear; NaN and infinities count as 0 where colours are estimated
     alpha     [H, W] 0..1
@@ -34,6 +35,7 @@ def estimate_foreground(picture: Picture, alpha: NDArray[np.float32]) -> Picture
     """
     if picture.shape != (*alpha.shape, 3):
         raise ShapeError(f"picture is {list(picture.shape)}, expected {[*alpha.shape, 3]}")
+    alpha = np.where(alpha < _STEP, np.float32(0), np.where(alpha > 1 - _STEP, np.float32(1), alpha))
     soft = (alpha > 0) & (alpha < 1)
     rows, columns = np.flatnonzero(soft.any(1)), np.flatnonzero(soft.any(0))
     if not rows.size:
