@@ -23,7 +23,7 @@ from rotomem.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, RotomemError
 _VERBS = (
     *("track", "info", "demo", "prompt", "preview", "review"),
     *("new", "key", "object", "absent", "freeze", "run", "status", "prune"),
-    *("eval", "predict", "train", "models", "bench", "export", "splines", "hosts", "worker"),
+    *("eval", "predict", "train", "models", "bench", "export", "shots", "splines", "hosts", "worker"),
 )
 """Modules of this package with `add_parser(subparsers)` and `run(args) -> int`. They import the engine inside
 `run`: --help must not wait for torch."""

@@ -24,7 +24,8 @@ def otio_timeline(plate: Footage, mattes: Sequence[Footage]) -> str:
     timeline = otio.schema.Timeline(os.path.basename(plate.path))
     for name, footage in (("plate", plate), *((_objects(f), f) for f in mattes)):
         track = otio.schema.Track(name, kind=otio.schema.TrackKind.Video)
-        clip = otio.schema.Clip(name, media_reference=_reference(otio, footage, fps))
+        called = os.path.basename(plate.path) if footage is plate else name
+        clip = otio.schema.Clip(called, media_reference=_reference(otio, footage, fps))
         clip.metadata["rotomem"] = {"objects": {m.channel: m.name for m in footage.mattes}}
         track.append(clip)
         timeline.tracks.append(track)

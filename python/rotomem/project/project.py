@@ -79,7 +79,7 @@ class Project:
         """A new project, not yet saved.
 
         masks      as `track` takes them. Objects that a picture of labels shows get a key each; all objects begin in
-                   one group, as `track` has it
+                   one group, as `track` has it. None: a project whose objects come later
         settings   fields of TrackOptions that are not to have their default
         Raises OutputError where the folder has a project, PlateError and MaskError for what cannot be read.
         """
@@ -98,7 +98,8 @@ class Project:
         objects = tomlkit.aot()
         for number, (name, keys) in enumerate(found.items(), 1):
             objects.append(_object_table(number, name, keys, path.parent, group="shot" if len(found) > 1 else None))
-        document.append("object", objects)
+        if found:
+            document.append("object", objects)
         return cls(path, _tidied(document.as_string()), saved=False)
 
     def run(
@@ -226,9 +227,11 @@ class Project:
             raise UsageError(f"'{name}' has no key", remedy="give one, as NAME@FRAME=PATH", path=self.path)
         number = self.file.next_id
         with self._editing() as document:
-            document.setdefault("object", tomlkit.aot())
-            tables: AoT = document["object"]  # type: ignore[assignment]
-            tables.append(_object_table(number, name, keys, self.file.folder, group=group, colour=colour))
+            table = _object_table(number, name, keys, self.file.folder, group=group, colour=colour)
+            tables = document.get("object", tomlkit.aot())
+            tables.append(table)
+            if "object" not in document:  # an empty array of tables is written as a value
+                document.append("object", tables)
         return number
 
     def remove_object(self, name: str) -> None:
@@ -406,7 +409,7 @@ def _keys_by_object(file: ProjectFile, masks: Sequence[str]) -> dict[str, dict[i
             if spec.frame in keys:
                 raise UsageError(f"two masks show '{name}' on frame {spec.frame}", remedy="leave one out")
             keys[spec.frame] = key_text(spec.path, channel)
-    if not found:
+    if masks and not found:
         raise UsageError("there is no key mask", remedy="give at least one, as NAME@FRAME=PATH")
     return found
 
