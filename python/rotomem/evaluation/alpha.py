@@ -18,8 +18,8 @@ from rotomem.evaluation.alpha_clips import AlphaClip, Alphas, Picture
 from rotomem.evaluation.coarse import CoarseListener
 from rotomem.evaluation.davis import Stepper, check_finite
 from rotomem.evaluation.gauge import Cost, Gauge
-from rotomem.evaluation.temporal import Motion, dt_ssd, flicker, messd_dt
-from rotomem.matting.motion import estimate_motion
+from rotomem.evaluation.temporal import dt_ssd, flicker, messd_dt
+from rotomem.matting.motion import Motion, estimate_motion
 
 VISIBLE = 0.5
 """A matte shows its object from this coverage on; a faint trace is no key."""
