@@ -23,9 +23,43 @@ def add_parser(subparsers: SubParsers) -> None:
     )
     user = Path.home() / ".nuke"
     install.add_argument("--user", type=Path, default=user, metavar="DIR", help="nuke: its user folder (~/.nuke)")
+    doctor = verbs.add_parser(
+        "doctor",
+        help="find installed hosts, say what is missing, try what can be tried",
+        description="Look for the engine and for Blender, Nuke and Resolve; try Blender in a scratch profile. "
+        "Exit code 1 where something is to be done.",
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--no-test", action="store_true", help="only look")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do what the parsed arguments say; exit code."""
+    return _doctor(args) if args.hosts_verb == "doctor" else _install(args)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    """Tell of the engine and of every host found; 1 where something is to be done."""
+    import json
+    from dataclasses import asdict
+
+    from rotomem.errors import EXIT_FAILED, EXIT_OK
+    from rotomem.host.doctor import examine
+
+    findings = examine(test=not args.no_test)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for f in findings:
+            print(f"{f.state:7} {f.what:8} {f.version:9} {f.program}")
+            told = {"adapter": f.adapter, "tried": f.test, "do": f.todo}
+            print("".join(f"{'':8}{name:8} {text}\n" for name, text in told.items() if text), end="")
+        if len(findings) == 1:
+            print("no Blender, Nuke or Resolve in the usual places, nor on the PATH")
+    return EXIT_OK if all(f.state == "ok" for f in findings) else EXIT_FAILED
+
+
+def _install(args: argparse.Namespace) -> int:
     """Write it and say what to do with it; exit code."""
     from rotomem.errors import EXIT_OK
     from rotomem.host.install import blender_zip, install_nuke

@@ -17,8 +17,8 @@ def add_parser(subparsers: SubParsers) -> None:
     parser = subparsers.add_parser(
         "shots",
         help="an edit (OpenTimelineIO, EDL, FCPXML) becomes a shot project a clip",
-        description="Begin a shot project for every clip of EDIT: OUT/NAME/rotomem.toml, with the plate and the frames "
-        "that are seen. Projects that are there stay as they are.",
+        description="Begin a shot project for every clip of EDIT: OUT/NAME/rotomem.toml, with the plate and "
+        "the frames that are seen. Projects that are there stay as they are.",
         epilog="example: rotomem shots reel2.otio -o shots/ --handles 8; then in a shot's folder "
         "`rotomem object add hero@1001=hero.exr` and `rotomem run`",
     )
