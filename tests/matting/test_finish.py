@@ -65,8 +65,9 @@ def test_finish_when_guided_then_tiles_leave_no_trace(shot):
     small = torch.from_numpy(coarse(truth))
     everywhere = (*SIZE, slice(None), slice(None))
     large = part_of(small[None], *everywhere)[0]
-    refined = guided.apply(part_of(guided.fit(small, shrink(plate)), *everywhere), torch.from_numpy(plate))
-    believed = part_of(guided.band(small)[None], *everywhere)[0]
+    fit = guided.fit(small, shrink(plate), stride=4)
+    refined = guided.apply(part_of(fit.coefficients, *everywhere), torch.from_numpy(plate))
+    believed = part_of(fit.believed[None], *everywhere)[0]
     np.testing.assert_allclose(
         run(plate, small.numpy()), (large + believed * (refined - large)).clamp(0, 1).numpy(), atol=1e-5
     )
@@ -116,13 +117,24 @@ def test_fit_when_alpha_is_linear_in_colour_then_it_is_found():
     rng = np.random.default_rng(3)
     guide = torch.from_numpy(rng.uniform(0, 1, (64, 96, 3)).astype(np.float32))
     alpha = (0.5 * guide[..., 0] - 0.2 * guide[..., 1] + 0.1 * guide[..., 2] + 0.3).clamp(0, 1)
-    a = guided.fit(alpha, guide)
+    a = guided.fit(alpha, guide, stride=4).coefficients
     middle = a[:, 4:-4, 4:-4].reshape(4, -1)
     expected = torch.tensor([0.5, -0.2, 0.1, 0.3])[:, None]
     assert (middle - expected).abs().max() < 0.06  # epsilon pulls towards flat
     wanted = guided.apply(part_of(a, 64, 96, slice(None), slice(None)), guide)
     stretched = ((alpha - 0.05) / 0.9).clamp(0, 1)
     assert (wanted - stretched)[8:-8, 8:-8].abs().max() < 0.05
+
+
+def test_finish_when_object_is_dappled_in_its_backgrounds_colours_then_no_holes_are_cut():
+    rng = np.random.default_rng(5)
+    spots = resample(resample(torch.from_numpy(rng.integers(0, 2, (60, 87, 1)).astype(np.float32)), 0, 360), 1, 520)
+    plate = (0.2 + 0.6 * spots.numpy() * np.float32([1, 0.9, 0.7])).astype(np.float32)  # the same on both sides
+    truth = np.zeros(SIZE, np.float32)
+    truth[120:260, 150:400] = 1
+    off, fitted = (np.abs(run(plate, coarse(truth), edge=e) - truth) for e in ("off", "guided"))
+    assert fitted.sum() < 1.05 * off.sum()
+    assert fitted[140:240, 170:380].max() < 0.1
 
 
 @pytest.mark.parametrize("wrong", [{"edge": "soft"}, {"feather": -1.0}, {"choke": 65.0}, {"stabilise": 1.5}])

@@ -67,11 +67,9 @@ def _enlarged(
     """The matte at plate resolution, tile by tile; only tiles with an edge cost something."""
     (h, w), (height, width) = alpha.shape, size
     out = np.zeros(size, np.float32)
-    coefficients = believed = None
-    if picture is not None:
-        coefficients, believed = guided.fit(alpha, picture), guided.band(alpha)
+    fit = None if picture is None else guided.fit(alpha, picture, guided.stride_of(height / h))
     most, least = _tiles(alpha), -_tiles(-alpha)
-    in_band = None if believed is None else _tiles(believed) > 0
+    in_band = None if fit is None else _tiles(fit.believed) > 0
     work = (most > least) | ((most > 0) & (most < 1))
     if in_band is not None:
         work |= in_band
@@ -80,11 +78,11 @@ def _enlarged(
     for y, x in runs(work.numpy()):
         rows, columns = _part(y, y + 1, h, height), _part(x.start, x.stop, w, width)
         large = part_of(alpha[None], height, width, rows, columns)[0]
-        if in_band is not None and bool(in_band[y, x].any()):
-            assert coefficients is not None and believed is not None and pixels is not None
+        if fit is not None and in_band is not None and bool(in_band[y, x].any()):
+            assert pixels is not None
             guide = torch.from_numpy(pixels(rows, columns))
-            refined = guided.apply(part_of(coefficients, height, width, rows, columns), guide)
-            large.addcmul_(part_of(believed[None], height, width, rows, columns)[0], refined - large)
+            refined = guided.apply(part_of(fit.coefficients, height, width, rows, columns), guide)
+            large.addcmul_(part_of(fit.believed[None], height, width, rows, columns)[0], refined - large)
         out[rows, columns] = large.numpy()
     return np.clip(out, 0, 1, out=out)
 
