@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from rotomem.errors import InputError, OutputError
 from rotomem.types import Window
 
 WINDOW = Window(-2, 0, 10, 8)
+FRAMES = (-2, 1001, 1003)
 
 
 def frame(number: int, seed: int = 0) -> StoredFrame:
@@ -43,16 +46,16 @@ def test_store_when_a_segment_is_finished_then_it_reads_back_as_it_was_put(tmp_p
         for number in (1003, 1001, -2):
             writer.put(frame(number, number + 5))
         assert same(writer.read(1003), frame(1003, 1008)), "before it is finished"
-        assert store.get(name) is None
+        assert store.get(name, FRAMES) is None
         writer.finish()
         assert same(writer.read(1001), frame(1001, 1006)), "and after"
-    found = store.get(name)
-    assert found is not None and found.inputs == inputs and found.frames == (-2, 1001, 1003)
+    found = store.get(name, FRAMES)
+    assert found is not None and found.inputs == inputs and found.frames == FRAMES
     assert all(same(found.read(f), frame(f, f + 5)) for f in found.frames)
     assert [entry.path.stem for entry in store.entries()] == [name] and 0 < found.nbytes < 3000
     found.close()
     store.drop(name)
-    assert store.get(name) is None and list(store.entries()) == []
+    assert store.get(name, FRAMES) is None and list(store.entries()) == []
 
 
 def test_store_when_inputs_are_equal_then_bytes_are_equal(tmp_path: Path) -> None:
@@ -73,23 +76,66 @@ def test_store_when_a_run_ends_early_then_nothing_looks_finished(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_store_when_a_file_is_damaged_then_it_is_not_there_or_says_so(tmp_path: Path) -> None:
+def test_store_when_a_file_is_damaged_then_it_is_not_there_or_as_it_was(tmp_path: Path) -> None:
     store = SegmentStore(tmp_path)
-    with store.begin("one", {}) as writer:
-        writer.put(frame(1))
+    inputs = {"model": "m"}
+    with store.begin("one", inputs) as writer:
+        for number in (1, 2):
+            writer.put(frame(number, number))
         writer.finish()
     path = tmp_path / "one.segment"
     whole = path.read_bytes()
-    path.write_bytes(whole[:-30])
-    assert store.get("one") is None, "without its end it cannot be opened"
-    middle = whole.index(b"boxes") if b"boxes" in whole else len(whole) // 2
-    path.write_bytes(whole[:middle] + b"XX" + whole[middle + 2 :])
-    found = store.get("one")
+    gone = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        found = store.get("one", (1, 2))
+        if found is None:
+            gone += 1
+            continue
+        assert found.inputs == inputs and all(same(found.read(f), frame(f, f)) for f in (1, 2)), at
+        found.close()
+    assert gone > len(whole) / 2, "what does not count are dates, attributes and the like"
+    for length in (0, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert store.get("one", (1, 2)) is None, length
+    path.write_bytes(whole)
+    assert store.get("one", (1, 2, 3)) is None, "whole, and not all that is asked for"
+
+
+def test_store_when_a_file_is_damaged_after_it_was_looked_at_then_input_error(tmp_path: Path) -> None:
+    with SegmentStore(tmp_path).begin("one", {}) as writer:
+        writer.put(frame(1))
+        writer.finish()
+    found = SegmentStore(tmp_path).get("one", (1,))
     assert found is not None
-    with pytest.raises(InputError, match=r"damaged.*delete the file"):
-        found.read(1)
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"cannot be read.*run again"):
         found.read(2)
+    found.close()
+
+
+def test_store_when_the_disk_is_full_then_output_error_and_nothing_is_left(tmp_path: Path) -> None:
+    script = f"""
+import resource, signal
+from engine.test_store import SegmentStore, StoredFrame, WINDOW, np
+from rotomem.errors import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, BYTES))
+noise = np.random.default_rng(0).random((64, 64), np.float32)
+try:
+    with SegmentStore({str(tmp_path)!r}).begin("one", {{}}) as writer:
+        for number in range(3):
+            writer.put(StoredFrame.of(number, {{1: noise}}, WINDOW, (64, 64)))
+        writer.finish()
+except OutputError as error:
+    print(error)
+"""
+    for limit in (10, 10_000):
+        told = subprocess.run(
+            [sys.executable, "-c", script.replace("BYTES", str(limit))],
+            cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert told.stdout.startswith("cannot write the stored segment: File too large"), told
+        assert not told.stderr and list(tmp_path.iterdir()) == []
 
 
 def test_store_when_its_folder_cannot_be_made_then_output_error(tmp_path: Path) -> None:

@@ -292,6 +292,25 @@ def test_prune_when_an_edit_stays_then_its_old_results_go_and_those_in_use_do_no
     assert steps
 
 
+def test_run_when_a_stored_result_is_damaged_then_it_alone_is_made_again_with_the_same_bytes(shot):
+    want = {path: path.read_bytes() for path in _results(shot)}
+    project = Project.open(shot)
+    files = {s.frames: shot / f".rotomem/segments/{s.digest}.segment" for s in project.status().segments}
+    flipped, cut = files["1002-1005"], files["1012-1015"]
+    at = want[flipped].index(b"1004") + 60  # among the frame's bytes, behind its name
+    flipped.write_bytes(want[flipped][:at] + bytes([want[flipped][at] ^ 16]) + want[flipped][at + 1 :])
+    cut.write_bytes(want[cut][:-30])
+    told = why(project)
+    assert told["1002-1005"] == "its result is damaged" and told["1012-1015"] and not told["1007-1010"]
+    for frame in (1003, 1014, 1008):
+        (shot / f"mattes/sh010_matte.{frame}.exr").unlink()
+    assert project.run().frames_written == 3
+    assert {path: path.read_bytes() for path in _results(shot)} == want
+    cut.write_bytes(b"nothing")
+    project.set("size", 32)
+    assert project.prune() == (4, sum(len(want[p]) for p in files.values()) - len(want[cut]) + 7)
+
+
 def test_run_when_another_run_works_on_it_then_that_is_said_and_looking_goes_on(shot):
     project = Project.open(shot)
     with locked(shot / ".rotomem"):

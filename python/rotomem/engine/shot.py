@@ -257,7 +257,7 @@ class ShotRun:
         inputs = survey.provenance.inputs(group, segment)
         name = digest(inputs)
         if self._store is not None:
-            found = store.get(name)
+            found = store.get(name, segment.frames)
             if found is not None:
                 stack.callback(found.close)
                 for frame in sorted(needed):
@@ -330,7 +330,7 @@ class ShotRun:
         signals: dict[int, dict[ObjectId, Mapping[str, float]]] = {f: {} for f in frames}
         for group, segment in self._jobs():
             if not signals.keys().isdisjoint(segment.frames):
-                found = store.get(digest(survey.provenance.inputs(group, segment)))
+                found = store.get(digest(survey.provenance.inputs(group, segment)), segment.frames)
                 for frame in signals.keys() & set(segment.frames):
                     if found is None:
                         del signals[frame]

@@ -15,7 +15,8 @@ import json
 import os
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -89,27 +90,51 @@ class StoredSegment:
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises InputError where there is none, or what it was made from cannot be read."""
         self.path = path
-        self._archive = zipfile.ZipFile(path)
-        self.inputs: dict[str, str] = json.loads(self._archive.read(_INPUTS))
-        self.frames = tuple(sorted(int(name) for name in self._archive.namelist() if name != _INPUTS))
+        with _readable(path):
+            self._archive = zipfile.ZipFile(path)
+            try:
+                self.inputs: dict[str, str] = json.loads(self._archive.read(_INPUTS))
+                self.frames = tuple(sorted(int(name) for name in self._archive.namelist() if name != _INPUTS))
+            except BaseException:
+                self._archive.close()
+                raise
 
     @property
     def nbytes(self) -> int:
         return self.path.stat().st_size
 
     def read(self, frame: int) -> StoredFrame:
-        """Raises InputError where the file is damaged."""
-        try:
+        """Raises InputError where the file was damaged since it was looked at."""
+        with _readable(self.path):
             return _unpack(frame, self._archive.read(str(frame)))
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"a stored segment is damaged: {error}", remedy="delete the file and run again", path=self.path
-            ) from None
+
+    def check(self, frames: Collection[int]) -> None:
+        """Raise InputError where it does not hold these frames, or a byte that counts is not as it was written.
+
+        Cost: the decompression of it all.
+        """
+        with _readable(self.path):
+            if set(self.frames) != set(frames):
+                raise zipfile.BadZipFile(f"it holds {len(self.frames)} frames of {len(frames)}")
+            if damaged := self._archive.testzip():
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
 
     def close(self) -> None:
         """Let go of the file."""
         self._archive.close()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever comes of a damaged file (zipfile raises nearly anything) into InputError."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"a stored segment cannot be read: {error}", remedy="run again: it is made anew", path=path
+        ) from error
 
 
 class SegmentWriter:
@@ -126,7 +151,11 @@ class SegmentWriter:
             self._archive = zipfile.ZipFile(self._part, "a")
         except OSError as error:
             raise cannot_write(path, error, what="stored segment") from error
-        self._put(_INPUTS, json.dumps(dict(inputs), sort_keys=True, indent=1).encode("utf-8", "backslashreplace"))
+        try:
+            self._put(_INPUTS, json.dumps(dict(inputs), sort_keys=True, indent=1).encode("utf-8", "backslashreplace"))
+        except BaseException:
+            self._throw_away()
+            raise
 
     def put(self, stored: StoredFrame) -> None:
         """Keep a frame; each once."""
@@ -156,7 +185,11 @@ class SegmentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._archive.close()
+        self._throw_away()
+
+    def _throw_away(self) -> None:
+        with suppress(OSError):  # on a full disk it cannot even be closed
+            self._archive.close()
         self._part.unlink(missing_ok=True)
 
     def _put(self, name: str, data: bytes) -> None:
@@ -180,26 +213,43 @@ class SegmentStore:
         if durable:
             remove_leftovers(self.folder)
 
-    def get(self, digest: str) -> StoredSegment | None:
-        """The segment of that name; None where there is none that can be opened."""
-        try:
-            return StoredSegment(self._path(digest))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-            return None
+    def get(self, digest: str, frames: Collection[int]) -> StoredSegment | None:
+        """The segment of that name, looked at to its last byte; None where there is none, or a damaged one, which is
+        then made anew.
+
+        frames   all that it has to hold
+        """
+        found = self._open(self._path(digest))
+        if found is not None:
+            try:
+                found.check(frames)
+            except InputError:
+                found.close()
+                return None
+        return found
 
     def begin(self, digest: str, inputs: Mapping[str, str]) -> SegmentWriter:
         """Make a segment; one of that name is replaced when it is finished."""
         return SegmentWriter(self._path(digest), inputs, durable=self._durable)
 
+    def paths(self) -> list[Path]:
+        """The files of all segments, damaged ones too, by name."""
+        return sorted(self.folder.glob(f"*{_SUFFIX}"))
+
     def entries(self) -> Iterator[StoredSegment]:
-        """All finished segments, by name."""
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
-            if (found := self.get(path.stem)) is not None:
+        """All segments that can be opened, by name; of their frames nothing is looked at."""
+        for path in self.paths():
+            if (found := self._open(path)) is not None:
                 yield found
 
     def drop(self, digest: str) -> None:
         """Delete a segment, if there is one of that name."""
         self._path(digest).unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> StoredSegment | None:
+        with suppress(InputError):
+            return StoredSegment(path)
+        return None
 
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}{_SUFFIX}"

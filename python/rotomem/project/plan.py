@@ -40,11 +40,10 @@ class PlannedSegment:
 
 def plan_run(survey: Survey, store: SegmentStore) -> list[PlannedSegment]:
     """Every segment of a shot, in the order of its frames."""
-    stored: dict[str, tuple[Mapping[str, str], int]] = {}
+    earlier = []
     for entry in store.entries():
-        stored[entry.path.stem] = (entry.inputs, entry.nbytes)
+        earlier.append(entry.inputs)
         entry.close()
-    earlier = [told for told, _ in stored.values()]
     planned = []
     for group, own in enumerate(survey.segments):
         shot = survey.shots[group]
@@ -53,9 +52,12 @@ def plan_run(survey: Survey, store: SegmentStore) -> list[PlannedSegment]:
         for segment in own:
             inputs = survey.provenance.inputs(group, segment)
             name = digest(inputs)
-            _, nbytes = stored.get(name, (None, None))
+            nbytes = None
+            if (found := store.get(name, segment.frames)) is not None:
+                nbytes = found.nbytes
+                found.close()
             frozen = survey.frozen.issuperset(segment.frames)
-            done = frozen or name in stored
+            done = frozen or nbytes is not None
             why = "" if done else _why(inputs, earlier, names, keys)
             told = compact_frames(segment.frames)
             one = PlannedSegment(tuple(names.values()), told, segment.keys, name, nbytes, frozen, why)
@@ -85,6 +87,8 @@ def _why(
     near = max(same, key=common, default=None)
     if near is None or not common(near)[0]:
         return "no result yet"
+    if near == inputs:
+        return "its result is damaged"
     # With a key that comes or goes a segment also sees others than before, that were there all the time.
     gone = {name for name in near if name.startswith("key ") and name not in keys}
     new = {name for name in keys if not any(name in told for told in same)}

@@ -133,7 +133,7 @@ def look(file: ProjectFile, **others: Any) -> Status:
         report = run.dry_run()
         quality = run.survey.writer.beside("quality", ".json")
     asked = {segment.digest for segment in segments}
-    sizes = {path.stem: path.stat().st_size for path in _entries(file)}
+    sizes = {path.stem: path.stat().st_size for path in open_store(file).paths()}
     stored = sum(size for name, size in sizes.items() if name in asked)
     return Status(report, tuple(segments), quality, stored, sum(sizes.values()) - stored)
 
@@ -146,7 +146,7 @@ def prune(file: ProjectFile, keep_bytes: int = 0) -> tuple[int, int]:
     with locked(file.cache):
         with shot_of(file) as run:
             asked = {segment.digest for segment in plan_run(run.survey, open_store(file))}
-        unused = [path for path in _entries(file) if path.stem not in asked]
+        unused = [path for path in open_store(file).paths() if path.stem not in asked]
         unused.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
         kept = count = freed = 0
         for path in unused:
@@ -157,10 +157,6 @@ def prune(file: ProjectFile, keep_bytes: int = 0) -> tuple[int, int]:
             path.unlink()
             count, freed, keep_bytes = count + 1, freed + size, kept
         return count, freed
-
-
-def _entries(file: ProjectFile) -> list[Path]:
-    return [entry.path for entry in open_store(file).entries()]
 
 
 # Freezing ---------------------------------------------------------------------------------------------------------
