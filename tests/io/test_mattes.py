@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -931,6 +931,43 @@ def test_write_when_objects_have_own_files_then_another_object_leaves_them_as_th
     assert read_header(path).metadata["rotomem/settings"] == told
     with MatteWriter(tmp_path, info=about, objects=one, settings=apart, provenance={"model": "m"}) as writer:
         assert writer.is_current(1001)
+
+
+@pytest.mark.parametrize("files", range(5))
+def test_write_when_killed_between_files_of_a_frame_then_the_frame_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    """Car is new and takes something from hero, whose file is acceptable as long as nothing does."""
+    about, objects = info(), {1: "hero", 2: "car"}
+    apart = MatteSettings(per_object=True, also=("trimap",))
+    planes = dict.fromkeys(objects, soft(about))
+
+    def both(held: tuple[int, ...]) -> dict[str, str]:
+        return {"source": "both"}
+
+    def accepted(held: tuple[int, ...]) -> set[str]:
+        return {f"{held} alone", "both"}
+
+    with MatteWriter(tmp_path, info=about, objects={1: "hero"}, settings=apart) as writer:
+        writer.write(plate_frame(about), {1: planes[1]}, of=lambda held: {"source": f"{held} alone"})
+    killed = MatteWriter(tmp_path, info=about, objects=objects, settings=apart)
+    assert not killed.is_current(1001, accepted)
+    begun: list[Path] = []
+
+    def counted(path: Path, **more: Any) -> Any:
+        if len(begun) == files:
+            raise KeyboardInterrupt
+        begun.append(path)
+        return whole_file(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rotomem.io.kinds.whole_file", counted)
+        with pytest.raises(KeyboardInterrupt) if files < 4 else nullcontext():
+            killed.write(plate_frame(about), planes, of=both)
+    again = MatteWriter(tmp_path, info=about, objects=objects, settings=apart)
+    assert again.is_current(1001, accepted) == (files == 4)
+    again.write(plate_frame(about), planes, of=both)
+    assert {read_header(path).metadata["rotomem/source"] for path in again.paths(1001)} == {"both"}
 
 
 @pytest.mark.parametrize("format", ["exr", "png", "mov"])

@@ -169,6 +169,39 @@ def test_run_when_an_object_is_added_then_the_others_are_not_tracked_and_removin
     assert digests(shot / "mattes") == before and not steps
 
 
+def test_run_when_an_object_comes_or_is_edited_then_files_of_another_change_only_where_their_pixels_do(tmp_path):
+    settings = {"per_object": True, "also": "trimap", "choke": 2.0}
+    project = make(tmp_path, (1001, 1006), 1006, size=48, **settings)
+    project.run()
+
+    def hero() -> dict[Path, tuple[bytes, int]]:
+        paths = sorted((tmp_path / "mattes").rglob("*hero*.exr"))
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+    def alphas() -> dict[Path, bytes]:
+        return {path: matte(path).tobytes() for path in hero()}
+
+    def differing(before: dict, after: dict) -> set[str]:
+        return {path.name.split(".")[1] for path in before if before[path] != after[path]}
+
+    files, pixels = hero(), alphas()
+    assert len(files) == 12
+    for edit, where in {"added": {"x": 30, "r": 4}, "moved": {"x": 62, "r": 9}, "removed": {}}.items():
+        before, seen = hero(), alphas()
+        key = soft_key(tmp_path / "roto", 1004, "car", **where).partition("=")[2]
+        if edit == "added":
+            project.add_object("car", {1004: key})
+            project.set_absent("car", "1002-1003")
+        if edit == "removed":
+            project.remove_object("car")
+        assert project.run().frames_written, edit
+        assert project.run().status == "nothing to do", edit
+        # The network's answer is noise all over the picture: both claim pixels wherever both are.
+        assert differing(before, hero()) == differing(seen, alphas()) == {"1004", "1005"}, edit
+    assert {path: data for path, (data, _) in hero().items()} == {path: data for path, (data, _) in files.items()}
+    assert alphas() == pixels
+
+
 def test_run_when_objects_are_renamed_merged_and_split_then_nothing_is_tracked(shot, steps):
     project = Project.open(shot)
     project.add_object("car", {1001: soft_key(shot / "roto", 1001, "car", **CAR).partition("=")[2]})

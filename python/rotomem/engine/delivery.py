@@ -13,12 +13,15 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rotomem.engine.blend import Mattes, Outputs, beside, together, within_one
 from rotomem.engine.confidence import Signals
 from rotomem.engine.footage import PlateFootage, Seen
 from rotomem.engine.passes import Shot
 from rotomem.engine.pipeline import Clock, WriteBehind
-from rotomem.engine.provenance import Made
+from rotomem.engine.provenance import Credits
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import StoredFrame
 from rotomem.io.mattes import MatteWriter
@@ -58,7 +61,7 @@ class Delivery:
 
     shots      groups of objects, with their keys
     segments   of each group
-    made       frame -> what its matte was made from
+    credits    what files say they were made from
     wanted     frames to deliver
     ordered    whether files have to be written in ascending order (a movie)
     outputs    what is delivered of the objects
@@ -73,7 +76,7 @@ class Delivery:
         *,
         shots: Sequence[Shot],
         segments: Sequence[Sequence[Segment]],
-        made: Mapping[int, Made],
+        credits: Credits,
         wanted: Collection[int],
         ordered: bool,
         outputs: Outputs,
@@ -82,7 +85,7 @@ class Delivery:
         self.signals: dict[int, dict[str, Mapping[str, float]]] = {}
         """Frame -> object's name -> what is known of the matte written; to be read once it is closed."""
         self._writer, self._footage, self._finish, self._clock = writer, footage, finish, clock
-        self._shots, self._made, self._outputs = shots, made, outputs
+        self._shots, self._credits, self._outputs = shots, credits, outputs
         self._segments = [{f: segment for segment in own for f in segment.frames} for own in segments]
         self._answers: list[dict[int, StoredFrame | Reader]] = [{} for _ in shots]
         self._waiting = sorted(wanted)
@@ -166,16 +169,33 @@ class Delivery:
                 if (key := shot.keys.get(frame)) is not None:
                     drawn.update(zip(key.objects, key.alpha, strict=True))
                     signals.update({n: {"confidence": 1.0} for n in key.objects})
-            mattes = beside(drawn, within_one(told))
-        delivered = together(mattes, self._outputs)
-        made, known = self._made[frame], self.known(signals)
-        self.signals[frame] = known
-        confidence = {name: round(of["confidence"], 3) for name, of in known.items()}
-        more = {"confidence": json.dumps(confidence, ensure_ascii=False)} if known and not self._ordered else {}
+            delivered = together(beside(drawn, within_one(told)), self._outputs)
+            alone = self._alone(told, drawn, delivered)
+        known = self.signals[frame] = self.known(signals)
+
+        def of(objects: tuple[ObjectId, ...]) -> dict[str, str]:
+            names = [self._writer.objects[number] for number in objects]
+            confidence = {name: round(known[name]["confidence"], 3) for name in names if name in known}
+            more = {"confidence": json.dumps(confidence, ensure_ascii=False)} if confidence else {}
+            return {**more, **self._credits.told(frame, objects, alone=objects in alone)}
+
         with self._clock.busy("write"):
-            self._writer.write(seen.plate, delivered, keys=made.keys, source=made.source, told=more)
+            self._writer.write(seen.plate, delivered, of=of)
         self._let_go(frame)
         self.written.append(frame)
+
+    def _alone(self, told: Mattes, drawn: Mattes, delivered: Mattes) -> set[tuple[ObjectId, ...]]:
+        """Which stills, by the objects they hold, would be the same without the groups that have no part in them."""
+        alone = set()
+        own: dict[frozenset[int], Mattes] = {self._credits.everyone: delivered}
+        for held in self._writer.held:
+            groups = self._credits.groups(held)
+            if groups not in own:
+                objects = {i for group in groups for i in self._shots[group].objects}
+                own[groups] = together(beside(_only(drawn, objects), within_one(_only(told, objects))), self._outputs)
+            if all(_same(own[groups].get(number), delivered.get(number)) for number in held):
+                alone.add(held)
+        return alone
 
     def known(self, signals: Signals) -> dict[str, Mapping[str, float]]:
         """Output's name -> what is known of it: of several objects that make it, what is known of the worst."""
@@ -185,3 +205,11 @@ class Delivery:
             if parts:
                 known[name] = min(parts, key=lambda of: of["confidence"])
         return known
+
+
+def _only(mattes: Mattes, objects: Collection[ObjectId]) -> Mattes:
+    return {number: matte for number, matte in mattes.items() if number in objects}
+
+
+def _same(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))

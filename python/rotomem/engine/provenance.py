@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rotomem.engine import store
+from rotomem.engine.blend import Outputs
 from rotomem.engine.passes import Shot
 from rotomem.engine.segments import Segment
 from rotomem.io.plate import Plate
@@ -22,14 +23,63 @@ from rotomem.types import KeyMask, ObjectId
 
 
 class Made(NamedTuple):
-    """What a frame's matte was made from.
+    """What a group's mattes on a frame were made from.
 
-    keys     key frames, `1001,1042`
+    keys     key frames
     source   a digest of everything that went into it
     """
 
-    keys: str
+    keys: frozenset[int]
     source: str
+
+
+class Credits:
+    """What files say they were made from, `keys` and `source`, by frame and by the objects they hold.
+
+    made      frame -> what each group made
+    groups    objects that were tracked together
+    outputs   what is delivered of the objects
+
+    A file that holds some objects alone names what their groups were made from, as long as no other group's mattes
+    took anything from its own: so who adds an object, or edits it, leaves the files of the others as they are. Where
+    one did, the file names all groups. A change of a group thus always shows in files of its own; one that has none
+    is named everywhere.
+    """
+
+    def __init__(
+        self, made: Mapping[int, Sequence[Made]], groups: Sequence[Collection[ObjectId]], outputs: Outputs
+    ) -> None:
+        self._made, self._outputs = made, outputs
+        self.everyone = frozenset(range(len(groups)))
+        self._own = {
+            i: frozenset(g for g, group in enumerate(groups) if not set(group).isdisjoint(parts))
+            for i, (_, parts) in outputs.items()
+        }
+        self._unseen = self.everyone.difference(*self._own.values())
+
+    def groups(self, objects: Iterable[ObjectId]) -> frozenset[int]:
+        """Groups that a file with these has to name."""
+        return self._unseen.union(*(self._own[i] for i in objects))
+
+    def told(self, frame: int, objects: Iterable[ObjectId], *, alone: bool) -> dict[str, str]:
+        """What a file with these says; `alone`: no other group took anything from it."""
+        objects = tuple(objects)
+        made = [self._made[frame][g] for g in (self.groups(objects) if alone else self.everyone)]
+        sums = [f"{i} is {'+'.join(map(str, parts))}" for i in objects if (parts := self._outputs[i][1]) != (i,)]
+        return {
+            "keys": ",".join(map(str, sorted(frozenset[int]().union(*(of.keys for of in made))))),
+            "source": text_digest([*sorted(of.source for of in made), *sums]),
+            "sums": "; ".join(sums),
+        }
+
+    def sources(self, frame: int, objects: Iterable[ObjectId]) -> set[str]:
+        """Every `source` that a file with these may have."""
+        objects = tuple(objects)
+        return {self.told(frame, objects, alone=alone)["source"] for alone in (True, False)}
+
+    def source_of_all(self) -> str:
+        """For a file that spans all frames."""
+        return text_digest(self.told(frame, self._outputs, alone=False)["source"] for frame in self._made)
 
 
 class Provenance:
@@ -80,26 +130,24 @@ class Provenance:
             inputs[f"absent object {number}"] = compact_frames(gone)
         return inputs
 
-    def made(self) -> dict[int, Made]:
-        """Frame -> what its matte was made from.
+    def made(self) -> dict[int, list[Made]]:
+        """Frame -> what its mattes were made from, by group.
 
         A frame that follows one key alone is made from the plate between the two: a frame that was rendered again
         changes itself and all that follow, a longer shot leaves what is there as it was.
         """
-        keys: dict[int, set[int]] = {f: set() for f in self._plate.frames}
-        parts: dict[int, list[str]] = {f: [] for f in self._plate.frames}
+        made: dict[int, list[Made]] = {f: [] for f in self._plate.frames}
         for group, shot in enumerate(self._shots):
             for segment in self._segments[group]:
                 sources = self._sources(group, segment)
                 for frame in segment.frames:
-                    parts[frame].append(sources[frame])
-                    keys[frame].update(segment.keys)
+                    made[frame].append(Made(frozenset(segment.keys), sources[frame]))
             held = {f for segment in self._segments[group] for f in segment.frames}
             for frame in set(shot.keys) - held:
                 drawn = (f"{number} {digest}" for number, digest in self._keys[group][frame].items())
-                parts[frame].append(text_digest([*drawn, f"{frame} {self._file(frame)}"]))
-                keys[frame].add(frame)
-        return {f: Made(",".join(map(str, sorted(keys[f]))), text_digest(sorted(parts[f]))) for f in keys}
+                source = text_digest([*drawn, f"{frame} {self._file(frame)}"])
+                made[frame].append(Made(frozenset([frame]), source))
+        return made
 
     def _sources(self, group: int, segment: Segment) -> dict[int, str]:
         one_way = (segment.left is None) != (segment.right is None) or self._direction != "both"

@@ -219,7 +219,7 @@ class ShotRun:
                 self._clock,
                 shots=survey.shots,
                 segments=survey.segments,
-                made=survey.made,
+                credits=survey.credits,
                 wanted=wanted,
                 ordered=survey.movie,
                 outputs=survey.outputs,

@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import rotomem
 from rotomem.engine.blend import Outputs
 from rotomem.engine.options import TrackOptions
 from rotomem.engine.passes import Shot
-from rotomem.engine.provenance import Provenance, text_digest
+from rotomem.engine.provenance import Credits, Provenance
 from rotomem.engine.report import Report
 from rotomem.engine.roi import AUTO, OFF, fixed_region
 from rotomem.engine.scout import gain
@@ -48,7 +49,7 @@ class Survey:
     shots       the groups of objects that are tracked together, each with its keys
     segments    of each group
     absent      object -> frames on which it is declared absent
-    made        frame -> what its matte is made from
+    credits     what files say they were made from
 
     Raises any RotomemError, with what is known by then in `report`.
     """
@@ -93,7 +94,7 @@ class Survey:
     def current(self) -> frozenset[int]:
         """Frames whose mattes are whole and made from the same inputs, or frozen; of a movie all or none."""
         frames = [f for f in self.plate.frames if f not in self.frozen]
-        sources = [self.made[f].source for f in frames]
+        sources = [partial(self.credits.sources, f) for f in frames]
         with ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="rotomem-check") as pool:
             current = pool.map(self.writer.is_current, frames, sources)
             kept = self.frozen.union(f for f, whole in zip(frames, current, strict=True) if whole)
@@ -179,7 +180,6 @@ class Survey:
             whole=options.roi == AUTO,
             reach=options.edges().reach,
         )
-        self.made = self.provenance.made()
 
     def _inputs(self, decided: Session) -> dict[str, str]:
         """What all of the run's mattes depend on, but for plate and keys; the device is not in it."""
@@ -210,7 +210,6 @@ class Survey:
     def _look_at_output(self, out: str | Path, outputs: Outputs | None, frozen: Collection[int]) -> None:
         options, report = self.options, self.report
         self.outputs = {i: (name, (i,)) for i, name in self.names.items()} if outputs is None else dict(outputs)
-        sums = "; ".join(f"{i} is {'+'.join(map(str, of))}" for i, (_, of) in self.outputs.items() if of != (i,))
         provenance = {"plate" if k == "plate_name" else k: v for k, v in self._common.items()}
         edges = " ".join(f"{k}={v}" for k, v in asdict(options.edges()).items())
         names = {i: name for i, (name, _) in self.outputs.items()}
@@ -219,7 +218,7 @@ class Survey:
             info=self.info,
             objects=names,
             settings=options.mattes(),
-            provenance={**provenance, "edges": edges, "sums": sums},
+            provenance={**provenance, "edges": edges},
             foreground=estimate_foreground,
             protect=[path for key in self.keys.by_frame.values() for path in key.paths],
             replace_foreign=options.overwrite,
@@ -234,7 +233,9 @@ class Survey:
         report.settings = {**asdict(replace(options, model="")), "model": self.model.name}
         report.settings.update(asdict(self.writer.settings))
         keys = ",".join(map(str, sorted(self.keys.by_frame)))
-        self.writer.of_all(keys, text_digest(self.made[f].source for f in frames))
+        written = {i: self.outputs[i] for i in self.writer.objects}
+        self.credits = Credits(self.provenance.made(), [shot.objects for shot in self.shots], written)
+        self.writer.of_all(keys, self.credits.source_of_all())
         self.frozen = frozenset(frozen).intersection(frames)
         if self.frozen and self.movie:
             raise UsageError("frames of a movie cannot be frozen", remedy="deliver no movie, or freeze nothing")

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from rotomem.io.mattes import MatteSettings
 
 _LAYOUT = 2  # raised when the same settings would give other files, so that --resume redoes them
+
+Told = Callable[[tuple[ObjectId, ...]], Mapping[str, str]]
+"""Objects that a file holds -> its attributes on one frame, by name without `rotomem/`."""
+
+Sources = Callable[[tuple[ObjectId, ...]], Collection[str]]
+"""Objects that a file holds -> every `rotomem/source` that it may have; none: it is not looked at."""
 
 Foreground = Callable[[NDArray[np.float32], Alpha], NDArray[np.float32]]
 """(plate RGB [h, w, 3], matte [h, w]) -> estimated colour of what the matte shows, [h, w, 3], not multiplied."""
@@ -109,16 +115,15 @@ class Output(ABC):
         """Raise OutputError for what `write` would not replace; nothing is written. `source` is the plate's file."""
 
     @abstractmethod
-    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
-        """Write the files of one frame.
+    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Told) -> None:
+        """Write the files of one frame, but for those that `is_current` has found as they would be written.
 
         alpha   object id -> [H, W] on the plate's canvas; an object left out is absent; no value is trusted
-        told    attributes of this frame, by name without `rotomem/`
         """
 
     @abstractmethod
-    def is_current(self, frame: int, source: str) -> bool:
-        """True where every file of `frame` is whole and made with these settings; source "" is not compared."""
+    def is_current(self, frame: int, sources: Sources) -> bool:
+        """True where every file of `frame` is whole and made with these settings, from one of the sources."""
 
     def of_all(self, keys: str, source: str) -> None:  # noqa: B027
         """What a file that spans all frames is made from, instead of what `write` and `is_current` say of each."""
@@ -178,19 +183,27 @@ class Output(ABC):
 class Stills(Output):
     """Outputs of one or more stills a frame, EXR or PNG by the pattern's extension; several threads may write."""
 
+    def __init__(self, order: Order, pattern: OutputPattern, files: tuple[File, ...], kind: str = "mattes") -> None:
+        super().__init__(order, pattern, files, kind)
+        self._whole: dict[tuple[File, int], str] = {}  # what the files say that they were made from
+
     @abstractmethod
     def picture(self, file: File, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha]) -> Picture:
         """What `file` holds on a frame; its attributes are added by `write`."""
 
-    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
+    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Told) -> None:
         """Each file appears whole or not at all. Raises OutputError naming the file."""
-        for file in self.files:
+        # What is not current comes last: a run that is killed in between is asked for the frame again.
+        for file in sorted(self.files, key=lambda file: (file, frame.frame) not in self._whole):
+            given = told(file.objects)
+            if self._whole.pop((file, frame.frame), None) == given.get("source", ""):
+                continue
             path = self.path(frame.frame, file)
             self._refuse_plate_name(path, frame.frame, frame.path)
             self._refuse_foreign(path, frame.frame)
             with whole_file(path, frame=frame.frame) as part:
                 picture = self.picture(file, frame, alpha)
-                attributes = {**picture.attributes, **self.attributes(file, told)}
+                attributes = {**picture.attributes, **self.attributes(file, given)}
                 picture = replace(picture, attributes=attributes)
                 if self.png:
                     write_png(picture, frame, path, part)
@@ -206,22 +219,26 @@ class Stills(Output):
             self._refuse_plate_name(path, frame, source)
             self._refuse_foreign(path, frame)
 
-    def is_current(self, frame: int, source: str) -> bool:
-        return all(self._file_is_current(file, self.path(frame, file), source) for file in self.files)
+    def is_current(self, frame: int, sources: Sources) -> bool:
+        found = {file: self._source(file, self.path(frame, file), sources(file.objects)) for file in self.files}
+        self._whole.update({(file, frame): source for file, source in found.items() if source})
+        return None not in found.values()
 
-    def _file_is_current(self, file: File, path: Path, source: str) -> bool:
+    def _source(self, file: File, path: Path, accepted: Collection[str]) -> str | None:
+        """What a file was made from; None where it is not there, not whole or not from what is accepted."""
         if not path.exists() or (self.png and not png_is_whole(path)):
-            return False
+            return None
         try:
             header = read_header(path)
-            if header.metadata.get("rotomem/settings") != self._digests[file]:
-                return False
-            if source and header.metadata.get("rotomem/source") != source:
-                return False
+            source = str(header.metadata.get("rotomem/source", ""))
+            if header.metadata.get("rotomem/settings") != self._digests[file] or (
+                accepted and source not in accepted
+            ):
+                return None
             read_still(path, channels=[c.name for c in header.channels], header=header)
         except InputError:
-            return False
-        return True
+            return None
+        return source
 
     def _refuse_foreign(self, path: Path, frame: int) -> None:
         """Do not replace the artist's key mask, nor unasked any other picture that rotomem did not make."""

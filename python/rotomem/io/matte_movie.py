@@ -22,7 +22,7 @@ from rotomem.errors import OutputError
 from rotomem.io import timecode
 from rotomem.io.atomic import cannot_write, whole_file
 from rotomem.io.exr import TypedValue
-from rotomem.io.kinds import File, Order, Output
+from rotomem.io.kinds import File, Order, Output, Sources, Told
 from rotomem.io.matte_stills import RGB_TOLD
 from rotomem.io.outputs import OutputPattern
 from rotomem.io.planes import Alpha, on_window, plate_on, premultiplied, unit
@@ -65,7 +65,7 @@ class MatteMovies(Output):
             if not self.order.replace_foreign:
                 MatteMovie.refuse_foreign_movie(path)
 
-    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Mapping[str, str]) -> None:
+    def write(self, frame: PlateFrame, alpha: Mapping[ObjectId, Alpha], told: Told) -> None:
         info = self.order.info
         window = info.display_window
         for file in self.files:
@@ -75,7 +75,8 @@ class MatteMovies(Output):
             with self._lock:
                 movie = self._movies.get(file)
                 if movie is None:
-                    first = {k: told[k] for k in ("keys", "source") if k in told}  # what else it says is of one frame
+                    # What else the first frame says is of it alone.
+                    first = {k: v for k, v in told(file.objects).items() if k in ("keys", "source")}
                     attributes = self.attributes(file, self._all or first)
                     if self._rgb != "none":
                         attributes["rotomem/rgb"] = RGB_TOLD[self._rgb]
@@ -94,13 +95,13 @@ class MatteMovies(Output):
         assert self.order.foreground is not None  # MatteWriter has seen to it
         return self.order.foreground(unit(plate), matte)
 
-    def is_current(self, frame: int, source: str) -> bool:
+    def is_current(self, frame: int, sources: Sources) -> bool:
         """Cost: the decoding of the movie, once for all frames."""
-        source = self._all.get("source", source)
         with self._lock:
             for file in self.files:
                 if file not in self._frames:
                     path = self.path(frame, file)
+                    source = self._all.get("source", "".join(sources(file.objects)))
                     self._frames[file] = frames_of_movie(path, self.order.info, self._digests[file], source)
             return all(frame in self._frames[file] for file in self.files)
 

@@ -29,7 +29,7 @@ from types import TracebackType
 from rotomem.errors import OutputError, ShapeError, UsageError
 from rotomem.io.atomic import remove_leftovers
 from rotomem.io.cryptomatte import CryptomatteStills
-from rotomem.io.kinds import File, Foreground, Order, Output
+from rotomem.io.kinds import File, Foreground, Order, Output, Sources, Told
 from rotomem.io.matte_movie import MatteMovies
 from rotomem.io.matte_stills import RGB_TOLD, MatteStills
 from rotomem.io.names import legal_layer_names
@@ -200,7 +200,6 @@ class MatteWriter:
         self._refuse_same_names()
         self._lock = threading.Lock()
         self._untidied = {path.parent for path in self.paths(0)}
-        self._current: set[tuple[Output, int, str]] = set()
 
     # What the run is ------------------------------------------------------------------------------------------------
 
@@ -255,6 +254,11 @@ class MatteWriter:
         """All files of a frame, the mattes' first (the movies, for movies)."""
         return tuple(path for output in self._outputs for path in output.paths(frame))
 
+    @property
+    def held(self) -> set[tuple[ObjectId, ...]]:
+        """Which objects lie together in a still."""
+        return {file.objects for output in self._outputs if not output.in_order for file in output.files}
+
     def paths_by_kind(self, frame: int) -> dict[str, tuple[Path, ...]]:
         """The same by what they are: "mattes", and the kinds of settings.also."""
         return {output.kind: output.paths(frame) for output in self._outputs}
@@ -286,6 +290,7 @@ class MatteWriter:
         keys: str = "",
         source: str = "",
         told: Mapping[str, str] | None = None,
+        of: Told | None = None,
     ) -> None:
         """Write the files of one frame; each appears whole or not at all.
 
@@ -296,8 +301,9 @@ class MatteWriter:
         source   which plate pixels it was made from, for `rotomem/source`: what `is_current` compares; of a movie
                  the same for every frame, unless `of_all` was called
         told     more attributes of this frame, by name without `rotomem/`; stills only show their own
+        of       what each file says of its own objects, over the others
 
-        What `is_current` has found whole with the same `source` is left as it is.
+        A file that `is_current` has found whole with the same source is left as it is.
         Raises ShapeError for another size than the canvas, UsageError for an object that was not announced,
         OutputError naming the file where it cannot be written (nothing is left behind then).
         """
@@ -314,8 +320,7 @@ class MatteWriter:
         self._tidy()
         given = {**(told or {}), **({"keys": keys} if keys else {}), **({"source": source} if source else {})}
         for output in self._outputs:
-            if (output, frame.frame, source) not in self._current:
-                output.write(frame, alpha, given)
+            output.write(frame, alpha, lambda objects: {**given, **(of(objects) if of else {})})
 
     def _tidy(self) -> None:
         """Remove what killed runs left, once, before the first file: a run that only looks deletes nothing."""
@@ -326,19 +331,17 @@ class MatteWriter:
 
     # Resuming and closing -------------------------------------------------------------------------------------------
 
-    def is_current(self, frame: int, source: str = "") -> bool:
+    def is_current(self, frame: int, source: str | Sources = "") -> bool:
         """True where every file of `frame` is whole: readable to the last pixel and made with these settings.
 
         The settings are those of this writer, its provenance and its objects, by `rotomem/settings`; `source` is
-        what `write` would be given now, "" is not compared. Cost: the decoding of the files; of a movie once for
-        all frames.
+        what `write` would be given now, "" is not compared, or what each file may say, by the objects it holds.
+        Cost: the decoding of the files; of a movie once for all frames.
         """
-        current = {output for output in self._outputs if output.is_current(frame, source)}
-        if source:
-            with self._lock:
-                # A movie is whole or made anew: one frame of it cannot be left out.
-                self._current |= {(output, frame, source) for output in current if not output.in_order}
-        return len(current) == len(self._outputs)
+        if isinstance(source, str):
+            only = (source,) if source else ()
+            return self.is_current(frame, lambda objects: only)
+        return all([output.is_current(frame, source) for output in self._outputs])  # each: `write` asks for them
 
     def close(self) -> None:
         """Finish: a movie gets its name now. Stills are complete already. May be called twice."""
