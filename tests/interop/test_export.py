@@ -6,6 +6,7 @@ import ast
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -42,6 +43,17 @@ def test_footage_when_mattes_are_looked_at_then_names_channels_and_range(shot):
         ("car", "car.A", "car"),
     ]
     assert footage(shot["plate"]).fps == 24 and footage(shot["plate"]).mattes == ()
+
+
+def test_footage_when_it_is_a_movie_then_its_frames_count_from_one(tmp_path):
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(32, 16, "yuv420p")))
+        container.mux(stream.encode(None))
+    seen = footage(tmp_path / "a.mov")
+    assert (seen.movie, seen.first, seen.last, seen.file(2)) == (True, 1, 3, str(tmp_path / "a.mov"))
 
 
 def test_export_when_nuke_then_every_object_has_its_copy_of_plate_and_mattes(shot, capsys):

@@ -67,7 +67,7 @@ class Footage:
 def footage(spelling: str | Path) -> Footage:
     """Look at a plate: any spelling `rotomem track` takes. Raises what finding and opening it raises."""
     found = find_frames(spelling)
-    if not found.present:
+    if not found.present and not found.movie:
         raise PlateError("none of the frames asked for is there", remedy="widen the range", path=str(spelling))
     if not found.movie:
         return _stills({frame: found.files[frame] for frame in found.present}, numbered=not found.single)
@@ -75,7 +75,7 @@ def footage(spelling: str | Path) -> Footage:
 
     with open_plate(spelling) as plate:
         info = plate.info
-    path = os.path.abspath(found.files[found.present[0]]).replace(os.sep, "/")
+    path = os.path.abspath(found.files[1]).replace(os.sep, "/")
     first, last, window = info.frames[0], info.frames[-1], info.display_window
     return Footage(path, first, last, window.width, window.height, info.pixel_aspect, info.fps, movie=True)
 
