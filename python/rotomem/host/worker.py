@@ -60,7 +60,7 @@ class Worker:
 
     def do(self, job: Job) -> int:
         """Do one job to its end; what goes wrong becomes an `error` event. Returns an exit code, as a command's."""
-        verbs = {"track": self._track, "look": self._look, "load": self._load}
+        verbs = {"track": self._track, "look": self._look, "load": self._load, "export": self._export}
         try:
             verb = verbs.get(job.request.get("do", ""))
             if verb is None:
@@ -125,6 +125,19 @@ class Worker:
         parameter = next(model.parameters())  # type: ignore[union-attr]
         told = {"name": model.name, "device": str(parameter.device), "dtype": model.precision}  # type: ignore[union-attr]
         self._send({"event": "done", "id": job.id, "model": told})
+        return EXIT_OK
+
+    def _export(self, job: Job) -> int:
+        from rotomem.interop.export import exported, write_export
+
+        kind, out = _text(job.request, "kind"), _text(job.request, "out")
+        mattes, origin = job.request.get("mattes"), job.request.get("origin")
+        if not (isinstance(mattes, list) and all(isinstance(m, str) for m in mattes)):
+            raise HostError(f"mattes are {mattes!r}", remedy="give a list of folders")
+        if origin is not None and (isinstance(origin, bool) or not isinstance(origin, int)):
+            raise HostError(f"the origin is {origin!r}", remedy="give a frame on disk, or none")
+        write_export(kind, exported(kind, _text(job.request, "plate"), mattes, origin=origin), Path(out))
+        self._send({"event": "done", "id": job.id, "path": out})
         return EXIT_OK
 
     def _warm(self, options: TrackOptions) -> TrackOptions:

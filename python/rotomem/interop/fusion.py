@@ -10,35 +10,56 @@ from rotomem.interop.quoting import lua
 # What Fusion's own files name a channel that is not to be found.
 _NO_CHANNEL = "SomethingThatWontMatchHopefully"
 _COLUMN, _ROW = 110.0, 49.5
+_MEDIA_OUT = (
+    "\t\tMediaOut1 = MediaOut {",
+    "\t\t\tInputs = {",
+    '\t\t\t\tIndex = Input { Value = "0", },',
+    '\t\t\t\tInput = Input { SourceOp = "RotomemAlpha1", Source = "Output", },',
+    "\t\t\t},",
+    f"\t\t\tViewInfo = OperatorInfo {{ Pos = {{ {_COLUMN}, {_ROW * 5} }}, }},",
+    "\t\t},",
+)
 
 
-def fusion_comp(plate: Footage, mattes: Sequence[Footage]) -> str:
-    """A composition (`.comp`): `TimelineItem:ImportFusionComp`, File > Open, or pasted."""
+def fusion_comp(plate: Footage, mattes: Sequence[Footage], *, origin: int | None = None) -> str:
+    """A composition (`.comp`): `TimelineItem:ImportFusionComp`, File > Open, or pasted.
+
+    origin   for a clip on a timeline of Resolve: the frame on disk that the clip shows first, which is time 0 there;
+             the first object then goes to the clip's MediaOut. None: times are the frames on disk, for Fusion Studio
+    """
+    zero = origin or 0
     head = [
         "Composition {",
-        f"\tCurrentTime = {plate.first},",
-        f"\tRenderRange = {{ {plate.first}, {plate.last} }},",
-        f"\tGlobalRange = {{ {plate.first}, {plate.last} }},",
+        f"\tCurrentTime = {plate.first if origin is None else 0},",
+        f"\tRenderRange = {{ {plate.first - zero}, {plate.last - zero} }},",
+        f"\tGlobalRange = {{ {plate.first - zero}, {plate.last - zero} }},",
     ]
-    return "\n".join([*head, *_tools(plate, mattes), "}"]) + "\n"
+    out = () if origin is None else _MEDIA_OUT
+    return "\n".join([*head, *_tools(plate, mattes, zero, out), "}"]) + "\n"
 
 
-def fusion_setting(plate: Footage, mattes: Sequence[Footage]) -> str:
-    """The same tools as a setting (`.setting`), to be pasted or dropped into a composition."""
-    return "\n".join(["{", *_tools(plate, mattes), "}"]) + "\n"
+def fusion_setting(plate: Footage, mattes: Sequence[Footage], *, origin: int = 0) -> str:
+    """The same tools as a setting (`.setting`), to be pasted or dropped into a composition.
+
+    origin   the frame on disk that is at time 0 of the composition
+    """
+    return "\n".join(["{", *_tools(plate, mattes, origin), "}"]) + "\n"
 
 
-def _tools(plate: Footage, mattes: Sequence[Footage]) -> list[str]:
-    """A Loader for the plate; for every object a Loader, its channel as alpha, and a MatteControl that puts it on."""
-    lines = ["\tTools = ordered() {", *_loader("RotomemPlate", plate, None, 0, 0)]
+def _tools(plate: Footage, mattes: Sequence[Footage], zero: int = 0, more: Sequence[str] = ()) -> list[str]:
+    """A Loader for the plate; for every object a Loader, its channel as alpha, and a MatteControl that puts it on.
+
+    Frame `zero` on disk is at time 0.
+    """
+    lines = ["\tTools = ordered() {", *_loader("RotomemPlate", plate, None, 0, 0, zero)]
     objects = [(footage, matte) for footage in mattes for matte in footage.mattes]
     for i, (footage, matte) in enumerate(objects, 1):
-        lines += _loader(f"RotomemMatte{i}", footage, matte, i, 1)
+        lines += _loader(f"RotomemMatte{i}", footage, matte, i, 1, zero)
         lines += _matte_control(f"RotomemAlpha{i}", f"RotomemMatte{i}", i)
-    return [*lines, "\t}"]
+    return [*lines, *more, "\t}"]
 
 
-def _loader(name: str, footage: Footage, matte: Matte | None, column: int, row: int) -> list[str]:
+def _loader(name: str, footage: Footage, matte: Matte | None, column: int, row: int, zero: int) -> list[str]:
     last = footage.frames - 1
     clip = {
         "ID": lua("Clip1"),
@@ -54,8 +75,8 @@ def _loader(name: str, footage: Footage, matte: Matte | None, column: int, row: 
         "AspectMode": "0",
         "Depth": "0",
         "TimeCode": "0",
-        "GlobalStart": str(footage.first),
-        "GlobalEnd": str(footage.last),
+        "GlobalStart": str(footage.first - zero),
+        "GlobalEnd": str(footage.last - zero),
     }
     inputs = []
     if not footage.movie and footage.path.lower().endswith(".exr"):
