@@ -17,12 +17,16 @@ def add_parser(subparsers: SubParsers) -> None:
     )
     verbs = parser.add_subparsers(dest="hosts_verb", required=True, metavar="VERB")
     install = verbs.add_parser("install", help="write what the host installs")
-    install.add_argument("host", choices=("blender", "nuke"))
+    install.add_argument("host", choices=("blender", "nuke", "resolve"))
     install.add_argument(
         "-o", "--out", type=Path, default=Path(), metavar="DIR", help="blender: where to write (here)"
     )
-    user = Path.home() / ".nuke"
-    install.add_argument("--user", type=Path, default=user, metavar="DIR", help="nuke: its user folder (~/.nuke)")
+    install.add_argument(
+        "--user",
+        type=Path,
+        metavar="DIR",
+        help="nuke: its user folder (~/.nuke); resolve: its folder Fusion, which holds Scripts",
+    )
     doctor = verbs.add_parser(
         "doctor",
         help="find installed hosts, say what is missing, try what can be tried",
@@ -62,11 +66,14 @@ def _doctor(args: argparse.Namespace) -> int:
 def _install(args: argparse.Namespace) -> int:
     """Write it and say what to do with it; exit code."""
     from rotomem.errors import EXIT_OK
-    from rotomem.host.install import blender_zip, install_nuke
+    from rotomem.host.install import blender_zip, install_nuke, install_resolve, resolve_folder
 
     if args.host == "nuke":
-        written = install_nuke(args.user)
+        written = install_nuke(args.user or Path.home() / ".nuke")
         then = "start Nuke: Nodes > rotomem > Rotomem, and rotomem > Self test in the menu bar"
+    elif args.host == "resolve":
+        written = install_resolve(args.user or resolve_folder())
+        then = "in Resolve: put the playhead on a clip, then Workspace > Scripts > Rotomem Clip Matte"
     else:
         written = [blender_zip(args.out)]
         then = "in Blender: Edit > Preferences > Add-ons > Install from Disk; then set the engine in its preferences"

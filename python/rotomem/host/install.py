@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rotomem.errors import HostError
 from rotomem.host import client
+from rotomem.interop.quoting import lua
 from rotomem.io.atomic import whole_file
 
 _NOT_COPIED = ("__pycache__", "*.pyc", "README.md", "TRY.md", ".*", "*.zip")
@@ -73,3 +75,39 @@ def install_nuke(user: Path) -> list[Path]:
             f"the plug-in cannot be written: {error.strerror}", remedy="give another --user", path=user
         ) from error
     return [target, init]
+
+
+def resolve_folder(platform: str = sys.platform) -> Path:
+    """Where Resolve looks for a user's Fusion scripts and modules ("Scripting" README of Resolve 21)."""
+    if platform == "win32":
+        roaming = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+        return Path(roaming) / "Blackmagic Design" / "DaVinci Resolve" / "Support" / "Fusion"
+    if platform == "darwin":
+        library = Path.home() / "Library" / "Application Support"
+        return library / "Blackmagic Design" / "DaVinci Resolve" / "Fusion"
+    return Path.home() / ".local" / "share" / "DaVinciResolve" / "Fusion"
+
+
+def install_resolve(fusion: Path) -> list[Path]:
+    """Put the scripts into Resolve's (or Fusion's) folder that holds `Scripts` and `Modules`; the files written.
+
+    They remember this Python as their engine. A `rotomem_settings.lua` that is there stays.
+    """
+    source = adapters_folder() / "resolve"
+    written = []
+    for file in sorted(source.rglob("*")):
+        place = file.relative_to(source)
+        if file.is_file() and place.parts[0] in ("Scripts", "Modules") and file.suffix in (".lua", ".py"):
+            written.append(_copy(file, fusion / place))
+    written.append(_copy(Path(client.__file__), fusion / "Modules" / "Python" / "rotomem_studio" / "client.py"))
+    engine = fusion / "Modules" / "Lua" / "rotomem_engine.lua"
+    with whole_file(engine, what="engine's path") as part:
+        part.write_text(f"return {{ engine = {lua(sys.executable)} }}\n", encoding="utf-8", errors="surrogateescape")
+    return [*written, engine]
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target, what="script") as part:
+        shutil.copyfile(source, part)
+    return target

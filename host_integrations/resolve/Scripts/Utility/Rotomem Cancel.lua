@@ -1,0 +1,2 @@
+-- Stop the run of the clip under the playhead, where there is no window with a button.
+print("rotomem: " .. require("rotomem_resolve").cancel(resolve or Resolve()))
