@@ -134,7 +134,8 @@ class ROTOMEM_OT_track(bpy.types.Operator):
             self.report({"ERROR"}, self._job.message)
             return {"CANCELLED"}
         if self._job.state == "cancelled":
-            self.report({"WARNING"}, "Cancelled. Mattes made so far are whole; track again to go on.")
+            settings.message = "Cancelled. Mattes made so far are whole; track again to go on."
+            self.report({"WARNING"}, settings.message)
             return {"CANCELLED"}
         report = self._job.result["report"]
         image = host.load_mattes(context, settings, report)

@@ -48,7 +48,10 @@ class _Panel:
         column.prop(settings, "wire")
 
         if settings.running:
-            layout.progress(factor=settings.progress, text=settings.message)
+            if hasattr(layout, "progress"):  # 4.0
+                layout.progress(factor=settings.progress, text=settings.message)
+            else:
+                layout.label(text=f"{settings.progress:.0%}  {settings.message}")
             layout.operator("rotomem.cancel", icon="CANCEL")
             return
         row = layout.row(align=True)

@@ -244,6 +244,8 @@ def test_engine_when_the_worker_is_killed_then_its_jobs_end_with_an_error(weight
     while job.last is None:
         engine.poll()
     os.kill(engine._process.pid, signal.SIGKILL)
+    engine._process.wait()
+    engine.cancel(job)  # an artist may press it before the timer has seen the end
     engine.wait(job, 10)
     assert job.state == "error" and "signal 9" in job.message and "start again" in job.message
     with pytest.raises(EngineError, match="has ended"):

@@ -231,8 +231,13 @@ class Engine:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Ask to stop; the job ends as "cancelled" when the frame begun is whole, or "done" if it was faster."""
-        if not job.ended:
+        """Ask to stop; the job ends as "cancelled" when the frame begun is whole, or "done" if it was faster.
+
+        Of an engine that is gone meanwhile the next `poll` tells.
+        """
+        if job.ended:
+            return
+        with contextlib.suppress(EngineError):
             self._send({"do": "cancel", "id": job.id})
 
     def poll(self) -> list[Event]:
