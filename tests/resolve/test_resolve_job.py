@@ -87,8 +87,8 @@ def test_command_when_windows_then_paths_are_quoted_and_the_first_word_is_not(ro
 @pytest.mark.parametrize(
     ("protocol", "out", "said"),
     [
-        (2, "x", "speaks protocol 2, these scripts speak 1"),
-        (1, "dies", r"the engine is gone \(9\): z+ the graphics card is gone"),
+        (2, "x", "9.9\\) speaks protocol 2, these scripts speak 1: update the plug-in"),
+        (1, "dies", r"the engine has ended \(exit code 9\): z+ the graphics card is gone; start again"),
     ],
 )
 def test_job_when_the_engine_is_another_or_dies_then_the_panel_says_so(
@@ -118,6 +118,6 @@ def test_job_when_the_engine_is_missing_then_the_remedy_is_said(start, tmp_path,
     session = start(str(tmp_path / "gone" / "python"))
     ask = session.lua.eval("function() local r = require('rotomem') return pcall(r.engine, r.settings()) end")
     fine, said = ask()
-    assert not fine and "gone/python is not there: run `rotomem hosts install resolve` again" in said
+    assert not fine and "gone/python is not there: choose the Python that rotomem is installed in" in said
     monkeypatch.setenv("ROTOMEM_PYTHON", str(tmp_path / "other"))
     assert "other is not there" in ask()[1]

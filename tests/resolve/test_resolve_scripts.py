@@ -172,7 +172,7 @@ def test_clip_matte_when_something_is_missing_then_the_artist_is_told_what(start
 def test_clip_matte_when_the_engine_is_missing_then_it_is_said_before_all_else(start, tmp_path):
     session = start(str(tmp_path / "none" / "python"))
     run_script(session, MATTE, resolve=Fake(None, lua=session.lua).resolve)
-    assert "python is not there: run `rotomem hosts install resolve` again" in session.printed[-1]
+    assert "python is not there: choose the Python" in session.printed[-1]
 
 
 def test_attach_when_resolve_takes_no_range_then_the_first_file_or_what_to_do(start, stand_in):

@@ -132,10 +132,15 @@ class Rig:
         """
         command = self.folder / "bin" / "rotomem"
         command.parent.mkdir(parents=True, exist_ok=True)
-        does = f"exec {shlex.quote(sys.executable)} -I -m rotomem" if says is None else f"echo {shlex.quote(says)}; :"
+        does = f"exec {shlex.quote(sys.executable)} -I -m rotomem" if says is None else _saying(shlex.quote(says))
         command.write_text(f'#!/bin/sh\necho $$ > {shlex.quote(f"{command}.pid")}\n{does} "$@"\n', encoding="utf-8")
         command.chmod(0o755)
         return str(command)
+
+
+def _saying(word: str) -> str:
+    """Shell that says a line to whoever asks: through the pipe, or into the job's folder."""
+    return f'echo {word}; [ "$2" = --job ] && echo {word} > "$3/events.jsonl"; :'
 
 
 Check = Callable[[Adapter, Rig], None]

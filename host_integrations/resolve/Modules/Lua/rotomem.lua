@@ -164,8 +164,9 @@ function M.join(...)
     return (table.concat({ ... }, "/"):gsub("([^/])//+", "%1/"))
 end
 
+-- Elsewhere a backslash may be part of a name.
 function M.slashes(path)
-    return (path:gsub("\\", "/"))
+    return M.windows and (path:gsub("\\", "/")) or path
 end
 
 function M.exists(path)
@@ -259,13 +260,13 @@ function M.engine(settings)
         path = pipe:read("*l")
         pipe:close()
         if not path or path == "" then
-            error("rotomem was not found: run `rotomem hosts install resolve` again, or set ROTOMEM_PYTHON to the "
-                .. "Python that rotomem is installed in", 0)
+            error("rotomem was not found: choose the Python that it is installed in, by running "
+                .. "`rotomem hosts install resolve` with it or as ROTOMEM_PYTHON", 0)
         end
     end
     if not M.exists(path) then
-        error("the engine " .. path .. " is not there: run `rotomem hosts install resolve` again, or set "
-            .. "ROTOMEM_PYTHON to the Python that rotomem is installed in", 0)
+        error("the engine " .. path .. " is not there: choose the Python that rotomem is installed in, by running "
+            .. "`rotomem hosts install resolve` with it or as ROTOMEM_PYTHON", 0)
     end
     local name = M.slashes(path):match("([^/]+)$"):lower():gsub("%.exe$", "")
     return M.quote(path) .. (name == "rotomem" and "" or " -I -m rotomem")
@@ -344,7 +345,8 @@ function Job:poll()
     end
     if self.ended then return events end
     if exit then
-        self:fail("the engine is gone (" .. exit:gsub("%s+$", "") .. "): " .. self:last_words())
+        self:fail(("the engine has ended (exit code %s): %s; start again, mattes made so far stay"):format(
+            exit:gsub("%s+$", ""), self:last_words()))
     elseif not self.version and os.time() - self.began > M.START_S then
         self:cancel()
         self:fail(("the engine has not answered within %d s: %s"):format(M.START_S, self:last_words()))
@@ -358,8 +360,10 @@ function Job:take(event)
         self.version = tostring(event.version)
         if event.protocol ~= M.PROTOCOL then
             self:cancel()
-            self:fail(("the engine (rotomem %s) speaks protocol %s, these scripts speak %d: run `rotomem hosts install "
-                .. "resolve` again"):format(self.version, tostring(event.protocol), M.PROTOCOL))
+            local newer = (tonumber(event.protocol) or 0) > M.PROTOCOL
+            self:fail(("the engine (rotomem %s) speaks protocol %s, these scripts speak %d: update %s"):format(
+                self.version, tostring(event.protocol), M.PROTOCOL,
+                newer and "the plug-in (`rotomem hosts install resolve`)" or "rotomem"))
         end
     elseif kind == "progress" and tonumber(event.done) and tonumber(event.total) then
         self.state, self.last = "running", event
@@ -412,7 +416,7 @@ function M.wait(job, show)
             job:cancel()
         end
         said = text
-        if not job.ended then M.sleep(0.2) end
+        if not job.ended then M.sleep(0.1) end
     end
     return job
 end

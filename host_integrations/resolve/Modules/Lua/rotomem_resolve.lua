@@ -58,10 +58,16 @@ function M.source(resolve)
     return source
 end
 
--- "hero.1001.exr" -> "hero", 1001, where the file can be a key.
+-- "hero.1001.exr" -> "hero", 1001, where the file can be a key. What no file may be called is spelled %2F.
 function M.key_of(name)
     local object, frame, kind = name:match("^(.+)%.(%d+)%.(%w+)$")
-    if object and KEYS[kind:lower()] then return object, tonumber(frame) end
+    if not object or not KEYS[kind:lower()] then return nil end
+    return (object:gsub("%%(%x%x)", function(code) return string.char(tonumber(code, 16)) end)), tonumber(frame)
+end
+
+function M.key_name(object, frame, kind)
+    local spelled = object:gsub('[%c/\\:*?"<>|%%]', function(sign) return ("%%%02X"):format(sign:byte()) end)
+    return ("%s.%d.%s"):format(spelled, frame, kind)
 end
 
 -- Stills of the current gallery album labelled `hero@1001`, written into the keys' folder.
@@ -70,8 +76,8 @@ local function export_stills(source, keys)
     local album = gallery and gallery:GetCurrentStillAlbum()
     for _, still in ipairs(album and album:GetStills() or {}) do
         local object, frame = tostring(album:GetLabel(still)):match("^%s*(.-)@(%d+)%s*$")
-        if object and object ~= "" and not object:find('[%c/\\:*?"<>|%%]') then
-            local prefix = ("%s.%s"):format(object, frame)
+        if object and object ~= "" then
+            local target = rotomem.join(keys, M.key_name(object, tonumber(frame), "tif"))
             local before = {}
             for _, name in ipairs(rotomem.list(keys)) do before[name] = true end
             local written
@@ -79,8 +85,8 @@ local function export_stills(source, keys)
                 for _, name in ipairs(rotomem.list(keys)) do
                     local path = rotomem.join(keys, name)
                     if name:match("^rotomem%-still.*%.tiff?$") then
-                        os.remove(rotomem.join(keys, prefix .. ".tif"))
-                        written = os.rename(path, rotomem.join(keys, prefix .. ".tif"))
+                        os.remove(target)
+                        written = os.rename(path, target)
                     elseif not before[name] then
                         os.remove(path) -- the grade that comes with a still
                     end

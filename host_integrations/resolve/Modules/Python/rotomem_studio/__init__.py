@@ -59,7 +59,7 @@ def source(resolve: Any) -> dict[str, Any]:
     path = (clip.GetClipProperty("File Path") if clip else "") or ""
     if not path:
         raise ResolveProblem("no clip with a file lies under the playhead: put it on one")
-    path = path.replace("\\", "/")
+    path = path.replace(os.sep, "/")
     numbered = re.match(r"(.*)\[(\d+)-(\d+)\]([^/\[\]]*)$", path, re.DOTALL)
     kind = os.path.splitext(path)[1][1:].lower()
     if kind not in (_STILLS if numbered else _MOVIES):
