@@ -281,6 +281,23 @@ def test_freeze_when_everything_else_changes_then_these_files_stay_and_their_end
     assert digests(shot / "mattes") != after and not any((shot / "frozen").iterdir())
 
 
+def test_freeze_when_some_frames_are_frozen_then_more_can_be_beside_and_apart_from_them(shot):
+    project = Project.open(shot)
+    want: dict[str, str] = {}
+    for more in ("1009", "1008", "1018", "1010-1012"):
+        project.freeze(more)
+        mattes = digests(shot / "mattes")
+        want.update({name: mattes[name] for name in (f"sh010_matte.{f}.exr" for f in parse_frames(more))})
+        project.run()  # what lies around them is tied to them
+        assert want.items() <= digests(shot / "mattes").items(), more
+    assert len(want) == 6 and not list((shot / "frozen").glob(".*"))
+    (shot / "frozen/object1.1018.exr").write_bytes(b"half")
+    with pytest.raises(ProjectError, match=r"kept matte.*is damaged.*frame=1018.*freeze --none"):
+        project.run()
+    project.unfreeze()
+    assert project.run().status == "done"
+
+
 def test_freeze_when_mattes_are_not_current_or_not_there_then_it_is_refused(shot):
     project = Project.open(shot)
     with pytest.raises(UsageError, match="not in the shot"):

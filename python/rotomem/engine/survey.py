@@ -131,6 +131,10 @@ class Survey:
                 remedy="name each object in one group",
             )
         self.absent = absences(self.options.absent, self.names)
+        for number, frames in self.absent.items():
+            if outside := frames.difference(self.plate.frames):
+                told = f"{self.names[number]} is declared absent on {compact_frames(outside)}, which the shot has not"
+                self.report.notes.append(told)
         self.shots = [Shot.of(group, self.keys.by_frame, self.absent) for group in together if group]
         self.segments: list[tuple[Segment, ...]] = [
             plan_segments(

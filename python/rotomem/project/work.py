@@ -8,6 +8,8 @@ are keys for what lies around them.
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,8 @@ from rotomem.engine.blend import Outputs
 from rotomem.engine.report import Report
 from rotomem.engine.shot import ShotRun
 from rotomem.engine.store import SegmentStore
-from rotomem.errors import ProjectError, UsageError
-from rotomem.io.atomic import remove_leftovers
+from rotomem.errors import InputError, ProjectError, UsageError
+from rotomem.io.atomic import cannot_write, remove_leftovers
 from rotomem.io.exr import read_still
 from rotomem.io.masks import Keys, MaskSpec, ObjectTable, load_keys
 from rotomem.io.plate import Plate
@@ -89,13 +91,26 @@ def _keys(file: ProjectFile, plate: Plate) -> Keys:
                 path=file.path,
             )
         # An empty key would say that the object stays away; that it was not seen here says less.
-        shown = {name: path for name, path in there.items() if read_still(path).arrays["A"].any()}
+        shown = {name: path for name, path in there.items() if _shows(path, frame)}
         specs.update({(name, frame): MaskSpec(frame, str(path), name, "A") for name, path in shown.items()})
     loaded = load_keys(list(specs.values()), plate.info)
     ids = {number: file.object(name).id for number, name in loaded.objects.names.items()}
     names = {ids[number]: name for number, name in loaded.objects.names.items()}
     by_frame = {frame: _renumbered(key, ids) for frame, key in loaded.by_frame.items()}
     return Keys(ObjectTable(dict(sorted(names.items()))), by_frame, loaded.notes)
+
+
+def _shows(path: Path, frame: int) -> bool:
+    """Whether a kept matte shows anything. Raises ProjectError where it is damaged."""
+    try:
+        return bool(read_still(path).arrays["A"].any())
+    except (InputError, KeyError) as error:
+        raise ProjectError(
+            "the kept matte of an end of a frozen range is damaged",
+            remedy="unfreeze with `rotomem freeze --none`, run, and freeze anew",
+            path=path,
+            frame=frame,
+        ) from error
 
 
 def _renumbered(key: KeyMask, ids: Mapping[ObjectId, ObjectId]) -> KeyMask:
@@ -214,10 +229,20 @@ def forget_frozen(file: ProjectFile) -> None:
 
 def _keep_ends(file: ProjectFile, frames: Collection[int]) -> None:
     outputs = {o.id: (f"object{o.id}", (o.id,)) for o in file.tracked}
-    pattern = str(_frozen_folder(file) / "{object}.%04d.exr")
     plain = {"format": "exr", "depth": "float", "rgb": "none", "per_object": True, "also": (), "only": ()}
-    with shot_of(file, out=pattern, outputs=outputs, resume=False, overwrite=True, **plain) as run:
-        run.run(only=frames)
+    folder = _frozen_folder(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Elsewhere first: those that are there are keys of this run, and keys are not written over.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
+            with shot_of(file, out=f"{new}/{{object}}.%04d.exr", outputs=outputs, resume=False, **plain) as run:
+                run.run(only=frames)
+            for frame in frames:
+                for o in file.tracked:
+                    path = _frozen_path(file, o.id, frame)
+                    os.replace(Path(new) / path.name, path)
+    except OSError as error:
+        raise cannot_write(folder, error, what="ends of the frozen range") from error
 
 
 def _frozen_folder(file: ProjectFile) -> Path:
