@@ -10,6 +10,7 @@ import pytest
 from rotomem.engine.options import TrackOptions
 from rotomem.errors import InputError, MissingFrameError, ProjectError
 from rotomem.project.file import WORDS, find_project, parse_project, read_project
+from rotomem.project.project import Project
 
 TEXT = """\
 # hero and friends
@@ -106,6 +107,12 @@ def test_project_when_model_is_a_file_beside_it_then_the_file_is_meant(tmp_path)
         ("parts = [1, 7]", "parts = [1, 1]", 34, "parts are ids, each once"),
         ("parts = [1, 7]", 'parts = [1, 7]\nabsent = "1001"', 34, "say it of its parts"),
         ("frozen =", "frozen = = ", 4, "the project is no TOML"),
+        ('size = "full"', 'absent = "hero@1001"', 7, "say it of the object"),
+        ('size = "full"', "resume = true", 7, "a project redoes exactly what is not current"),
+        ('size = "full"', 'also = "crypt"', 7, "also is 'crypt'"),
+        ('size = "full"', 'roi = "wide"', 7, "'wide' is no window"),
+        ('size = "full"', 'frames = "a"', 7, "'a' is not a frame range"),
+        ('"tree"', '"tr\\nee"', 28, "object 3: the name is 'tr\\nee'"),
         ('name = "tree"', 'name = "tree"\nkey = 1', 29, "'key' is not known here"),
     ],
 )
@@ -122,6 +129,17 @@ def test_project_when_it_is_no_text_then_that_is_told(tmp_path):
     (tmp_path / "rotomem.toml").write_bytes(b'plate = "\xff"')
     with pytest.raises(ProjectError, match="not UTF-8"):
         read_project(tmp_path / "rotomem.toml")
+
+
+def test_project_when_an_editor_of_windows_wrote_it_then_it_is_read_and_edited_all_the_same(tmp_path):
+    path = tmp_path / "rotomem.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
+    project = Project.open(path)
+    assert project.file.object("hero").keys == parse_project(TEXT, path)[0].object("hero").keys
+    project.rename_object("hero", "lead")
+    project.save()
+    assert path.read_bytes().decode().replace("\r\n", "\n") == TEXT.replace('"hero"', '"lead"')
+    assert Project.open(path).file.object("lead").id == 1
 
 
 def test_find_project_when_below_its_folder_then_it_is_found_and_elsewhere_it_is_not(tmp_path, monkeypatch):

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "add":
         for spec in named_masks(args.masks, project):
             project.add_key(str(spec.name), spec.frame, key_text(spec.path, spec.channel))
+            if spec.frame in project.file.frozen:
+                print(f"{spec.frame} is frozen: its matte stays as it is until `rotomem freeze --none`")
     elif args.action == "remove":
         for text in args.keys:
             found = re.fullmatch(r"(.+)@\s*([+-]?\d+)", text)

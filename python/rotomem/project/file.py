@@ -32,7 +32,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,11 @@ CACHE_NAME = ".rotomem"
 
 _TOP = ("plate", "output", "cache", "frozen", "last_id", "settings", "object")
 _OBJECT = ("id", "name", "group", "colour", "absent", "deliver", "keys", "parts")
-_NOT_SETTINGS = ("resume", "overwrite")  # a project always redoes exactly what is not current
+_NOT_SETTINGS = {
+    "resume": "leave it out: a project redoes exactly what is not current",
+    "overwrite": "leave it out; whoever wants everything anew deletes the cache and the mattes",
+    "absent": 'say it of the object: absent = "1020-1030"',
+}
 FILES = ("model", "ocio_config")
 """Settings that are a name or a file, which is then relative to the project."""
 
@@ -176,12 +180,17 @@ def find_project(where: str | Path | None = None) -> Path:
 def read_project(path: Path) -> tuple[ProjectFile, tomlkit.TOMLDocument]:
     """The checked file and its text, open for editing. Raises ProjectError naming the key and its line."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = decoded(path.read_bytes())
     except UnicodeDecodeError as error:
         raise ProjectError("the project is not UTF-8 text", remedy="save it as UTF-8", path=path) from error
     except OSError as error:
         raise MissingFrameError(f"the project cannot be read: {error.strerror}", path=path) from error
     return parse_project(text, path)
+
+
+def decoded(data: bytes, errors: str = "strict") -> str:
+    """A project's bytes as text, without the mark that some editors put in front. Raises UnicodeDecodeError."""
+    return data.decode("utf-8", errors).removeprefix("\ufeff")
 
 
 def parse_project(text: str, path: Path) -> tuple[ProjectFile, tomlkit.TOMLDocument]:
@@ -220,12 +229,11 @@ class _Reader:
             last_id=self._of(int, values, "last_id", None, 0),
         )
         self._check(file)
-        try:
-            file.options()
-        except InputError as error:
-            said = next((name for name in settings if re.search(rf"\b{name}\b", error.what)), "")
+        if error := _refused(file):
+            alone = (name for name, value in settings.items() if _refused(replace(file, settings={name: value})))
+            said = next(alone, "")
             remedy = str(error.remedy).replace("None", f'"{WORDS.get(said)}"')
-            raise self._error(error.what, remedy, "[settings]", said) from None
+            raise self._error(error.what, remedy, "[settings]", said)
         return file
 
     def _object(self, index: int, values: Any) -> ShotObject:
@@ -305,6 +313,8 @@ class _Reader:
 
     def _known(self, values: Mapping[str, Any], known: tuple[str, ...], where: int | str | None) -> None:
         for name in values:
+            if where == "[settings]" and name in _NOT_SETTINGS:
+                raise self._error(f"'{name}' is no setting of a project", _NOT_SETTINGS[name], where, name)
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 remedy = f"is it {near[0]}?" if near else f"known are {', '.join(known)}"
@@ -337,7 +347,8 @@ class _Reader:
         if isinstance(where, int):
             called = self._values["object"][where]
             called = called.get("name") if isinstance(called, dict) else None
-            said = f"object '{called}'" if isinstance(called, str) else f"object {where + 1}"
+            printable = isinstance(called, str) and called.isprintable()
+            said = f"object '{called}'" if printable else f"object {where + 1}"
         text = f"{said}: {what}" if said else what
         return ProjectError(text, remedy=remedy, path=self._path, line=self._line(where, name))
 
@@ -359,6 +370,18 @@ class _Reader:
             if inside and name and re.match(rf"""\s*(?:\S+\.)?["']?{re.escape(name)}["']?\s*=""", line):
                 return number
         return fallback if where is not None else None
+
+
+def _refused(file: ProjectFile) -> InputError | None:
+    """What is wrong with its settings, as far as they alone can tell."""
+    try:
+        options = file.options()
+        options.mattes()
+        if options.frames is not None:
+            parse_frames(options.frames)
+    except InputError as error:
+        return error
+    return None
 
 
 def is_colour(text: str) -> bool:

@@ -20,6 +20,7 @@ from rotomem.project.file import (
     FILES,
     ProjectFile,
     ShotObject,
+    decoded,
     find_project,
     is_colour,
     parse_project,
@@ -147,7 +148,7 @@ class Project:
     def save(self) -> None:
         """Write the file, whole or not at all. Raises ProjectError where it changed since it was opened."""
         try:
-            there: str | None = self.path.read_bytes().decode("utf-8", "replace")
+            there: str | None = decoded(self.path.read_bytes(), "replace")
         except FileNotFoundError:
             there = None
         if there != self._read:
@@ -367,7 +368,7 @@ def _set_range(table: Any, name: str, frames: tuple[int, ...]) -> None:
 
 
 def _replace(keys: Any, frame: int, text: str | None) -> None:
-    """Set or delete a frame's entry, whichever way its number is spelled; new ones go to their place."""
+    """Set or delete a frame's entry, whichever way its number is spelled; new ones go to the end."""
     spelled = next((k for k in keys if int(k) == frame), None)
     if spelled is not None and text is not None:
         keys[spelled] = text
