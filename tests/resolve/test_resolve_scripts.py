@@ -38,13 +38,15 @@ def test_clip_matte_when_clip_is_exr_then_real_mattes_hang_on_the_clip(start, tm
     )
     key(session, "sh010", 1003, t=2)
     key(session, "sh010", 1001)  # not on the timeline
+    soft_key(session.clips / "show" / "sh010" / "keys", 1005, "Car", x=50)
     run_script(session, MATTE, resolve=fake.resolve)
-    assert "the mattes are clip mattes now" in session.printed[-1], session.printed
+    assert "the mattes are clip mattes now (red hero, green Car)" in session.printed[-1], session.printed
     out = session.clips / "show" / "sh010" / "mattes"
     assert fake.mattes == ["/other/matte.mov", f"{out}/sh010_packed.[1003-1006].exr"]
     assert sorted(p.name for p in out.glob("sh010_packed.*")) == [f"sh010_packed.{f}.exr" for f in range(1003, 1007)]
-    # The key is what the artist drew: in the packed matte, red is its object.
+    # Keys are what the artist drew, in the channels that were told.
     np.testing.assert_allclose(matte(out / "sh010_packed.1003.exr", "R"), disc(2).astype(np.float16), atol=1e-3)
+    np.testing.assert_allclose(matte(out / "sh010_packed.1005.exr", "G"), disc(4, x=50).astype(np.float16), atol=1e-3)
     assert any("100 %" in line for line in session.printed)
 
 
@@ -138,7 +140,7 @@ def test_clip_matte_when_there_is_a_window_then_it_tells_and_its_button_cancels(
     key(session, "sh010", 1001)
     session.lua.execute("""
         local window, said = { On = { Stop = {}, Rotomem = {} } }, {}
-        items, steps = { Said = setmetatable({}, { __newindex = function(_, k, v) said[#said + 1] = v end }) }, 0
+        items = { Said = setmetatable({}, { __newindex = function(_, k, v) said[#said + 1] = v end }), Stop = {} }
         texts = said
         function window:Show() end
         function window:GetItems() return items end
@@ -146,8 +148,9 @@ def test_clip_matte_when_there_is_a_window_then_it_tells_and_its_button_cancels(
         fu = { UIManager = { VGroup = made, Label = made, Button = made } }
         bmd = { wait = function(s) os.execute("sleep 0.05") end, UIDispatcher = function() return {
             AddWindow = function() return window end,
-            StepLoop = function() steps = steps + 1
-                if #said > 0 and said[#said]:find("frame") then window.On.Stop.Clicked() end end } end }
+            StepLoop = function()
+                local last = said[#said] or ""
+                if last:find("^frame") or items.Stop.Text == "Close" then window.On.Stop.Clicked() end end } end }
     """)
     run_script(session, MATTE, resolve=fake.resolve)
     texts = plain(session.lua.globals()["texts"])

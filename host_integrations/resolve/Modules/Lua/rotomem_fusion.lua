@@ -116,10 +116,7 @@ end
 
 -- The whole of the menu entry.
 function M.run()
-    local show = require("rotomem_resolve").display("rotomem")
-    local ok, out, said = pcall(M.track, comp or fusion:GetCurrentComp(), show)
-    show(ok and (said .. (out and ": " .. out or "")) or "failed: " .. tostring(out), 1, true)
-    return ok, out, said
+    require("rotomem_resolve").to_the_end(function(show) return M.track(comp or fusion:GetCurrentComp(), show) end)
 end
 
 return M

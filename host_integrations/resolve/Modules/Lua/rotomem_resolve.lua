@@ -189,6 +189,24 @@ function M.packed(folder, a, b)
     return order
 end
 
+-- Where packed mattes have which object: "red hero, green car". Objects are packed in the order of their first frames,
+-- and of one frame in the order given.
+function M.channels(masks)
+    local said, seen, order = {}, {}, {}
+    for i, mask in ipairs(masks) do
+        local object, frame = mask:match("^(.-)@(%d+)=")
+        order[i] = { i, tonumber(frame), object }
+    end
+    table.sort(order, function(a, b) return a[2] < b[2] or a[2] == b[2] and a[1] < b[1] end)
+    for _, one in ipairs(order) do
+        local object = one[3]
+        if not seen[object] then
+            seen[object], said[#said + 1] = true, ({ "red", "green", "blue", "alpha" })[#said % 4 + 1] .. " " .. object
+        end
+    end
+    return table.concat(said, ", ")
+end
+
 -- Mattes on the source clip, as clip mattes of the Color page. They replace those of an earlier run.
 function M.attach(resolve, source, mattes)
     local pool, storage = source.project:GetMediaPool(), resolve:GetMediaStorage()
@@ -219,7 +237,8 @@ function M.cancel(resolve)
     return "asked to stop; the frame begun is finished"
 end
 
--- What the artist sees meanwhile: a window where this Resolve lets scripts have one, else the console.
+-- What the artist sees: a window where this Resolve lets scripts have one, else the console. Two functions: one for
+-- rotomem.wait, and one that tells how it ended and leaves the window until it is closed.
 function M.display(title)
     local ui = fu and fu.UIManager
     local made, shown = pcall(function()
@@ -230,17 +249,32 @@ function M.display(title)
         function window.On.Stop.Clicked() stop = true end
         function window.On.Rotomem.Close() stop = true end
         window:Show()
-        return function(text, _, new)
+        local function show(text, _, new)
             if new then window:GetItems().Said.Text = text end
             dispatcher:StepLoop()
             return stop
-        end, window
+        end
+        local function tell(text)
+            print("rotomem: " .. text)
+            stop = false
+            window:GetItems().Stop.Text = "Close"
+            while not show(text, 1, true) do rotomem.sleep(0.05) end
+        end
+        return { show, tell }
     end)
-    if ui and made then return shown end
-    return function(text, share, new)
+    if ui and made then return shown[1], shown[2] end
+    local function show(text, share, new)
         if new then print(("rotomem: %3.0f %%  %s"):format(share * 100, text)) end
         return false
     end
+    return show, function(text) print("rotomem: " .. text) end
+end
+
+-- Run a menu entry's work(show) to its end: where the mattes are or nil, and a text; tell of it, and of what fails.
+function M.to_the_end(work)
+    local show, tell = M.display("rotomem")
+    local ok, out, said = pcall(work, show)
+    tell(ok and (said .. (out and ": " .. out or "")) or "failed: " .. tostring(out))
 end
 
 -- From the clip under the playhead to its mattes. how: "matte" (a clip matte) or "comp" (a Fusion composition).
@@ -263,8 +297,8 @@ function M.track(resolve, how, show)
     local options = { also = { "packed" }, resume = true }
     for k, v in pairs(settings.options) do options[k] = v end
     options.frames = ("%d-%d"):format(source.first + shift, source.last + shift)
-    local job = rotomem.start(settings, { ["do"] = "track", plate = plate, masks = M.masks(keys, source, shift),
-        out = out, options = options }, rotomem.make_folder(rotomem.join(folder, "jobs")))
+    local masks = M.masks(keys, source, shift)
+    local job = rotomem.start(settings, { ["do"] = "track", plate = plate, masks = masks, out = out, options = options }, rotomem.make_folder(rotomem.join(folder, "jobs")))
     rotomem.wait(job, show)
     if job.problem then error(job.problem, 0) end
     if job.state == "cancelled" then return nil, "cancelled; the mattes written so far are whole: " .. out end
@@ -281,7 +315,8 @@ function M.track(resolve, how, show)
     if not mattes[1] then error("there are no packed mattes in " .. out, 0) end
     if source.readable then
         M.attach(resolve, source, mattes)
-        return out, "the mattes are clip mattes now: Color page, right click on the nodes, Add Matte"
+        return out, ("the mattes are clip mattes now (%s): Color page, right click among the nodes, Add Matte"):format(
+            M.channels(masks))
     end
     for _, one in ipairs(mattes) do
         source.project:GetMediaPool():ImportMedia({ { FilePath = one.pattern, StartIndex = one.first, EndIndex = one.last } })
@@ -292,11 +327,7 @@ end
 -- The whole of a menu entry.
 function M.run(how)
     local resolve = resolve or (Resolve and Resolve()) or (bmd and bmd.scriptapp("Resolve"))
-    local show = M.display("rotomem")
-    local ok, out, said = pcall(M.track, resolve, how, show)
-    show(ok and (said .. (out and ": " .. out or "")) or "failed: " .. tostring(out), 1, true)
-    if not ok then print("rotomem: " .. tostring(out)) end
-    return ok, out, said
+    M.to_the_end(function(show) return M.track(resolve, how, show) end)
 end
 
 return M
