@@ -165,8 +165,9 @@ def safe(name):
 def rasterise(mask, frames, width, height, folder, name):
     """The mask as Blender draws it, an EXR a frame."""
     os.makedirs(folder, exist_ok=True)
+    shown = bpy.context.scene
+    before, tree = shown.frame_current, None
     scene = bpy.data.scenes.new("rotomem keys")
-    tree = None
     try:
         scene.render.resolution_x, scene.render.resolution_y = width, height
         scene.render.resolution_percentage = 100
@@ -180,6 +181,7 @@ def rasterise(mask, frames, width, height, folder, name):
         tree.links.new(node.outputs[0], output_socket(tree))
         paths = []
         for frame in frames:
+            shown.frame_set(frame)  # a layer's animated alpha follows the scene that is shown, and no other
             scene.frame_set(frame)
             path = os.path.join(folder, f"{name}.{frame}.exr")
             scene.render.filepath = path
@@ -187,6 +189,7 @@ def rasterise(mask, frames, width, height, folder, name):
             paths.append(path + ":R")
         return paths
     finally:
+        shown.frame_set(before)
         bpy.data.scenes.remove(scene)
         if NEW and tree is not None:
             bpy.data.node_groups.remove(tree)
@@ -258,11 +261,28 @@ def wire(scene, settings, image, report, first):
         tree.links.new(plate.outputs["Image"], cut.inputs["Image"])
         tree.links.new(socket_of(mattes, layer), cut.inputs["Alpha"])
         cuts.append(cut)
-    for node in (plate, mattes, *cuts):
+    crypto = [cryptomatte(tree, report, first, shift)] if report.get("also", {}).get("crypto") else []
+    for node in (plate, mattes, *cuts, *crypto):
         node["rotomem"] = True
     output = output_socket(tree)
     if cuts and not output.links:
         tree.links.new(cuts[0].outputs["Image"], output)
+
+
+def cryptomatte(tree, report, first, shift):
+    """A Cryptomatte node that shows the first object; others are picked in it."""
+    image = bpy.data.images.load(report["also"]["crypto"][0], check_existing=True)
+    image.name, image.colorspace_settings.name = "rotomem Cryptomatte", "Non-Color"
+    node = tree.nodes.new("CompositorNodeCryptomatteV2")
+    node.label, node.location = "Cryptomatte", (-700, -600)
+    node.source, node.image = "IMAGE", image
+    tuple(image.size)  # reads it: 4.2 knows the layers of single files that it has read
+    node.layer_name = "RotoObject"
+    node.matte_id = next(iter(report["objects"]))
+    if report["frames_asked"] > 1:
+        image.source = "SEQUENCE"
+        follow(node, first, report["frames_asked"], shift)
+    return node
 
 
 def follow(node, first, frames, shift):

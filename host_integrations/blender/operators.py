@@ -2,6 +2,7 @@
 """Track, cancel, check, and the list of objects."""
 
 import os
+import runpy
 import time
 
 import bpy
@@ -34,20 +35,8 @@ def close_engine():
         _engine = None
 
 
-class ROTOMEM_OT_track(bpy.types.Operator):
-    """Make a matte for every frame from the key masks"""
-
-    bl_idname = "rotomem.track"
-    bl_label = "Track"
-    bl_options = {"REGISTER"}
-
-    direction: EnumProperty(
-        items=[
-            ("both", "Both", "Before, between and after the keys"),
-            ("forward", "Forward", "After the keys"),
-            ("backward", "Backward", "Before the keys"),
-        ]
-    )
+class _Work:
+    """A job of the engine's as a modal operator. `submit` begins it, `take` brings what it made into Blender."""
 
     _timer = _job = None
 
@@ -91,30 +80,13 @@ class ROTOMEM_OT_track(bpy.types.Operator):
         settings = context.scene.rotomem
         settings.message = ""
         try:
-            folder = os.path.abspath(bpy.path.abspath(settings.folder))
-            plate = host.plate_of(settings)[0]
-            masks = host.key_masks(context, settings, os.path.join(folder, "keys"))
-            self._job = engine(context).submit(
-                "track", plate=plate, masks=masks, out=os.path.join(folder, "mattes"), options=self._options(settings)
-            )
+            self._job = self.submit(context, settings, os.path.abspath(bpy.path.abspath(settings.folder)))
         except (host.HostProblem, EngineError) as problem:
             settings.message = str(problem)
             self.report({"ERROR"}, str(problem))
             return False
         settings.running, settings.progress = True, 0.0
         return True
-
-    def _options(self, settings):
-        options = {"model": settings.model, "size": settings.size or None, "resume": True}
-        if self.direction != "both":
-            options["direction"] = self.direction
-        if settings.edge != "DEFAULT":
-            options["edge"] = settings.edge
-        if not settings.whole:
-            _, first, start, _ = host.plate_of(settings)
-            shift = 0 if first is None else first - start
-            options["frames"] = f"{settings.first + shift}-{settings.last + shift}"
-        return options
 
     def _look(self, context):
         settings = context.scene.rotomem
@@ -137,14 +109,76 @@ class ROTOMEM_OT_track(bpy.types.Operator):
             settings.message = "Cancelled. Mattes made so far are whole; track again to go on."
             self.report({"WARNING"}, settings.message)
             return {"CANCELLED"}
-        report = self._job.result["report"]
-        image = host.load_mattes(context, settings, report)
+        settings.message = self.take(context, settings, self._job.result)
         settings.progress = 1.0
-        settings.message = f"{report['frames_written'] + report['frames_kept']} mattes: {image.name}"
-        for warning in report["warnings"]:
-            self.report({"WARNING"}, warning)
         self.report({"INFO"}, settings.message)
         return {"FINISHED"}
+
+
+class ROTOMEM_OT_track(_Work, bpy.types.Operator):
+    """Make a matte for every frame from the key masks"""
+
+    bl_idname = "rotomem.track"
+    bl_label = "Track"
+    bl_options = {"REGISTER"}
+
+    direction: EnumProperty(
+        items=[
+            ("both", "Both", "Before, between and after the keys"),
+            ("forward", "Forward", "After the keys"),
+            ("backward", "Backward", "Before the keys"),
+        ]
+    )
+
+    def submit(self, context, settings, folder):
+        plate = host.plate_of(settings)[0]
+        masks = host.key_masks(context, settings, os.path.join(folder, "keys"))
+        return engine(context).submit(
+            "track", plate=plate, masks=masks, out=os.path.join(folder, "mattes"), options=self._options(settings)
+        )
+
+    def take(self, context, settings, result):
+        report = result["report"]
+        image = host.load_mattes(context, settings, report)
+        for warning in report["warnings"]:
+            self.report({"WARNING"}, warning)
+        return f"{report['frames_written'] + report['frames_kept']} mattes: {image.name}"
+
+    def _options(self, settings):
+        options = {"model": settings.model, "size": settings.size or None, "resume": True}
+        if self.direction != "both":
+            options["direction"] = self.direction
+        if settings.edge != "DEFAULT":
+            options["edge"] = settings.edge
+        if settings.crypto:
+            options["also"] = ["crypto"]
+        if not settings.whole:
+            _, first, start, _ = host.plate_of(settings)
+            shift = 0 if first is None else first - start
+            options["frames"] = f"{settings.first + shift}-{settings.last + shift}"
+        return options
+
+
+class ROTOMEM_OT_masks(_Work, bpy.types.Operator):
+    """Trace the mattes as masks with few points, to edit by hand"""
+
+    bl_idname = "rotomem.masks"
+    bl_label = "Mattes to Masks"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def submit(self, context, settings, folder):
+        _, first, start, _ = host.plate_of(settings)
+        return engine(context).submit(
+            "splines",
+            mattes=os.path.join(folder, "mattes"),
+            out=os.path.join(folder, "masks.py"),
+            options={"tolerance": settings.tolerance},
+            shift=0 if first is None else start - first,
+        )
+
+    def take(self, context, settings, result):
+        runpy.run_path(result["path"])
+        return "Masks made: {}".format(", ".join(thing["name"] for thing in result["objects"]))
 
 
 class ROTOMEM_OT_cancel(bpy.types.Operator):
@@ -221,6 +255,7 @@ class ROTOMEM_OT_object_remove(bpy.types.Operator):
 
 _CLASSES = (
     ROTOMEM_OT_track,
+    ROTOMEM_OT_masks,
     ROTOMEM_OT_cancel,
     ROTOMEM_OT_check,
     ROTOMEM_OT_object_add,

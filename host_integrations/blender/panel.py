@@ -46,6 +46,7 @@ class _Panel:
         column.prop(settings, "size")
         column.prop(settings, "edge")
         column.prop(settings, "wire")
+        column.prop(settings, "crypto")
 
         if settings.running:
             if hasattr(layout, "progress"):  # 4.0
@@ -59,6 +60,9 @@ class _Panel:
         row.operator("rotomem.track", text="", icon="TRACKING_BACKWARDS").direction = "backward"
         row.operator("rotomem.track", text="Track").direction = "both"
         row.operator("rotomem.track", text="", icon="TRACKING_FORWARDS").direction = "forward"
+        row = layout.row(align=True)
+        row.operator("rotomem.masks", icon="MOD_MASK")
+        row.prop(settings, "tolerance", text="px")
         if settings.message:
             panel_text(layout, settings.message, 44)
 

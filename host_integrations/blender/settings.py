@@ -58,6 +58,10 @@ class RotomemScene(bpy.types.PropertyGroup):
     )
     folder: StringProperty(name="Output", subtype="DIR_PATH", default="//rotomem/")
     wire: BoolProperty(name="Into the compositor", default=True, description="Add the result to the compositor")
+    crypto: BoolProperty(name="Cryptomatte", description="Write a Cryptomatte too, and add its node")
+    tolerance: FloatProperty(
+        name="Tolerance", default=1.0, min=0.05, max=100, description="Pixels that masks made of mattes may be off"
+    )
     # Of the run, not saved with the file.
     running: BoolProperty(options={"SKIP_SAVE"})
     progress: FloatProperty(min=0, max=1, options={"SKIP_SAVE"})

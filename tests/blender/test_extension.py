@@ -35,15 +35,25 @@ def test_extension_when_an_artist_tracks_then_the_compositor_shows_the_mattes(
     )
     assert "no program" in said["missing"] and "No objects" in said["no_object"]
     assert "answers" in said["check"] and said["track"] == ["FINISHED"] and "4 mattes" in said["message"]
-    assert said["nodes"] == ["Mattes", "Plate", "car", "hero / 1"] and not said["running"] and not said["left"]
+    assert (
+        said["nodes"] == ["Cryptomatte", "Mattes", "Plate", "car", "hero / 1"]
+        and not said["running"]
+        and not said["left"]
+    )
     for frame, path in said["comp"].items():
-        matte = read_still(next((out / "mattes").glob(f"*.{1000 + int(frame)}.exr")))
+        matte = read_still(next((out / "mattes").glob(f"*_matte.{1000 + int(frame)}.exr")))
         shown = read_still(path, channels=["A"]).arrays["A"]
         layer = next(c.name for c in matte.header.channels if c.name.startswith("hero"))
         assert np.abs(shown - matte.arrays[layer]).max() == 0, frame
-    first = read_still(next((out / "mattes").glob("*.1001.exr"))).arrays
+        picked = read_still(said["crypto"][frame], channels=["R"]).arrays["R"]
+        assert np.abs(picked - matte.arrays[layer]).max() < 1e-3, frame  # half
+    assert said["masks"][0] == ["FINISHED"] and "hero / 1" in said["masks"][1]
+    traced = read_still(said["mask"].removesuffix(":R"), channels=["R"]).arrays["R"]
+    first = read_still(next((out / "mattes").glob("*_matte.1001.exr"))).arrays
     drawn = read_still(out / "keys" / "hero___1.1.exr", channels=["R"]).arrays["R"]
     assert np.abs(first["hero_1.A"] - drawn).max() < 1e-3  # half
+    # Blender's ramp adds some 0.6 pixels all around: a tenth of a square of 24.
+    assert np.abs(traced - drawn).mean() < 0.025 and 0.98 < traced.sum() / drawn.sum() < 1.12
     assert np.abs(first["car.A"][:, :20] - 0.5).max() == 0 and not first["car.A"][:, 20:].any()
 
 

@@ -1,5 +1,6 @@
 """Install the extension as an artist does, draw a mask, track, render the compositor; tell what happened."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -48,7 +49,7 @@ def painted(name, value):
     return image
 
 
-def render(scene, frames):
+def render(scene, frames, name="comp"):
     settings = scene.render.image_settings
     if bpy.app.version >= (5, 0, 0):
         settings.media_type = "IMAGE"
@@ -57,7 +58,7 @@ def render(scene, frames):
     paths = {}
     for frame in frames:
         scene.frame_set(frame)
-        paths[frame] = scene.render.filepath = os.path.join(told["out"], f"comp.{frame}.exr")
+        paths[frame] = scene.render.filepath = os.path.join(told["out"], f"{name}.{frame}.exr")
         bpy.ops.render.render(write_still=True)
     return paths
 
@@ -66,6 +67,7 @@ def main():
     said = {"version": bpy.app.version_string}
     check()
     bpy.ops.extensions.package_install_files(repo="user_default", filepath=told["zip"], enable_on_install=True)
+    host = importlib.import_module(MODULE + ".host")
     preferences = bpy.context.preferences.addons[MODULE].preferences
     scene = bpy.context.scene
     settings = scene.rotomem
@@ -83,6 +85,7 @@ def main():
     clip.frame_start = 1  # the scene counts from 1, the files from 1001
     scene.frame_start, scene.frame_end = 1, 4
     scene.frame_set(1)
+    settings.crypto = True
     settings.clip, settings.folder, settings.model, settings.size = clip, told["out"], told["model"], 0
     try:
         bpy.ops.rotomem.track()
@@ -100,6 +103,14 @@ def main():
     tree = scene.compositing_node_group if bpy.app.version >= (5, 0, 0) else scene.node_tree
     said["nodes"] = sorted(node.label for node in tree.nodes if node.label)
     said["comp"] = render(scene, told["frames"])
+    crypto = next(node for node in tree.nodes if node.label == "Cryptomatte")
+    output = host.output_socket(tree)
+    for link in output.links:
+        tree.links.remove(link)
+    tree.links.new(crypto.outputs["Matte"], output)
+    said["crypto"] = render(scene, told["frames"], "crypto")
+    said["masks"] = list(bpy.ops.rotomem.masks("INVOKE_DEFAULT")), settings.message
+    (said["mask"],) = host.rasterise(bpy.data.masks["hero / 1"], [1], WIDTH, HEIGHT, told["out"], "mask")
     said["keys"] = os.listdir(os.path.join(told["out"], "keys"))
     bpy.ops.preferences.addon_disable(module=MODULE)
     said["left"] = hasattr(bpy.types.Scene, "rotomem")

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.shots import checkpoint, digests, label_key, plate
+from engine.shots import checkpoint, digests, label_key, plate, soft_key
 from rotomem.host import client
 from rotomem.host.client import Engine, EngineError, find_engine
 from rotomem.host.worker import Worker, _Jobs, bounded_lines
+from rotomem.splines.files import read_splines
 
 COMMAND = [sys.executable, "-I", "-m", "rotomem"]
 FAST = {"size": 32, "mem_every": 2}
@@ -383,3 +384,19 @@ def test_job_folder_when_there_is_no_request_then_one_clear_error(text, tmp_path
         (tmp_path / "request.json").write_text(text)
     assert main(["worker", "--job", str(tmp_path)]) == 1
     assert "request.json" in capsys.readouterr().err
+
+
+def test_worker_when_asked_for_splines_then_a_file_appears_with_its_frames_moved(engine, tmp_path):
+    for frame in (1001, 1002):
+        soft_key(tmp_path / "mattes", frame)
+    asked = {"mattes": str(tmp_path / "mattes"), "out": str(tmp_path / "roto.json"), "options": {"tolerance": 0.5}}
+    job = engine.wait(engine.submit("splines", **asked, shift=-1000), 30)
+    assert job.state == "done" and job.result["objects"][0]["overlap"] > 0.95 and job.last["done"] == 2
+    assert read_splines(tmp_path / "roto.json", (72, 48)).key_frames("hero") == (1, 2)
+    for wrong, said in (
+        ({"shift": 0.5}, "shift"),
+        ({"options": {"near": 1}}, "tolerance"),
+        ({"out": "x.doc"}, ".doc"),
+    ):
+        job = engine.wait(engine.submit("splines", **{**asked, **wrong}), 30)
+        assert job.state == "error" and said in job.message

@@ -12,6 +12,8 @@ The host says                                                  and the worker an
                                                                  progress frame, done, total, fps, files
                                                                  done     report: as `rotomem track --json` has it
   {"do": "export", "id", "plate", "mattes", "kind", "out"}       done     path: what loads both in a host
+  {"do": "splines", "id", "mattes", "out", "options", "shift"}   progress frame, done, total; then
+                                                                 done     path, objects: name, points, overlap
   {"do": "cancel", "id"}                                         cancelled   report; files are whole
   {"do": "quit"}                                                 (ends, the running job cancelled)
   anything else, or a job that fails                             error    message, remedy, kind, exit_code, context
@@ -19,8 +21,10 @@ The host says                                                  and the worker an
 Every answer is {"event": ..., "id": ...}; the id is the job's, null where a line belongs to no job. `masks` are
 texts as `--mask` takes them, `options` the fields of rotomem's TrackOptions; `only`, where it is given, is the range
 of frames to do now, of those that `options` ask for. `kind` is one of `rotomem export` ("nk", "comp", ...), `origin`,
-where it is given with "comp" or "setting", the frame on disk at time 0 of Fusion's composition. Jobs run one at a
-time in the order given; the last model stays loaded. The worker ends when its stdin closes or its parent is gone.
+where it is given with "comp" or "setting", the frame on disk at time 0 of Fusion's composition. Of "splines" the
+ending of `out` says which, as for `rotomem splines`, `options` are the fields of TraceOptions, and frames are counted
+`shift` later than the files'. Jobs run one at a time in the order given; the last model stays loaded. The worker ends
+when its stdin closes or its parent is gone.
 
 Hosts that cannot hold a pipe use a folder: write request.json (one of the objects above; write it under another
 name and rename it, so that it is whole), start `rotomem worker --job FOLDER`, read events.jsonl as it grows, and

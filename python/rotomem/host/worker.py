@@ -60,7 +60,13 @@ class Worker:
 
     def do(self, job: Job) -> int:
         """Do one job to its end; what goes wrong becomes an `error` event. Returns an exit code, as a command's."""
-        verbs = {"track": self._track, "look": self._look, "load": self._load, "export": self._export}
+        verbs = {
+            "track": self._track,
+            "look": self._look,
+            "load": self._load,
+            "export": self._export,
+            "splines": self._splines,
+        }
         try:
             verb = verbs.get(job.request.get("do", ""))
             if verb is None:
@@ -138,6 +144,39 @@ class Worker:
             raise HostError(f"the origin is {origin!r}", remedy="give a frame on disk, or none")
         write_export(kind, exported(kind, _text(job.request, "plate"), mattes, origin=origin), Path(out))
         self._send({"event": "done", "id": job.id, "path": out})
+        return EXIT_OK
+
+    def _splines(self, job: Job) -> int:
+        from rotomem.interop.splines import trace_mattes
+        from rotomem.io.atomic import whole_file
+        from rotomem.splines.files import check_writable, write_splines
+        from rotomem.splines.trace import TraceOptions
+
+        mattes, out = _text(job.request, "mattes"), _text(job.request, "out")
+        shift, given = job.request.get("shift", 0), job.request.get("options", {})
+        if isinstance(shift, bool) or not isinstance(shift, int):
+            raise HostError(f"the shift is {shift!r}", remedy="give a number of frames")
+        known = [field.name for field in fields(TraceOptions)]
+        if not isinstance(given, dict) or not set(given) <= set(known):
+            raise HostError(f"options are {given!r}", remedy=f"give an object with any of {', '.join(known)}")
+        check_writable(out)
+
+        def on_frame(done: int, of: int) -> None:
+            self._send(
+                {"event": "progress", "id": job.id, "doing": "splines", "frame": done, "done": done, "total": of}
+            )
+            if job.cancel.is_set():
+                raise InterruptedError
+
+        try:
+            splines, objects = trace_mattes(mattes, options=TraceOptions(**given), on_frame=on_frame)
+        except InterruptedError:
+            self._send({"event": "cancelled", "id": job.id, "report": None})
+            return EXIT_INTERRUPTED
+        with whole_file(Path(out), what="spline file") as part:
+            part.write_text(write_splines(splines.shifted(shift), out), encoding="utf-8")
+        told = [{"name": o.name, "points": o.points, "overlap": o.overlap} for o in objects]
+        self._send({"event": "done", "id": job.id, "path": out, "objects": told})
         return EXIT_OK
 
     def _warm(self, options: TrackOptions) -> TrackOptions:

@@ -8,7 +8,7 @@ What the hosts count differently is converted where their files are read and wri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +167,15 @@ class Splines:
             first, last = shape.span or (min(shape.keys), max(shape.keys))
             found.update(f for f in shape.keys if first <= f <= last)
         return tuple(sorted(found))
+
+    def shifted(self, frames: int) -> Splines:
+        """The same, that many frames later."""
+
+        def later(shape: Shape) -> Shape:
+            span = shape.span and (shape.span[0] + frames, shape.span[1] + frames)
+            return replace(shape, keys={f + frames: curve for f, curve in shape.keys.items()}, span=span)
+
+        return replace(self, objects={name: tuple(map(later, shapes)) for name, shapes in self.objects.items()})
 
 
 def flatten(points: Array, tolerance: float = 0.002) -> Array:
