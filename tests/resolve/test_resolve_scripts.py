@@ -114,6 +114,26 @@ def test_clip_matte_when_the_engine_cannot_read_the_clip_then_resolve_renders_it
     assert any("renders the clip to EXR: 50 %" in line for line in session.printed)
 
 
+def test_clip_matte_when_cancelled_while_resolve_renders_then_nothing_is_tracked(start, stand_in):
+    session = start(stand_in())
+    fake = Fake("/cam/A001.braw", length=3, frames=100, name="A001.braw", lua=session.lua)
+    key(session, "A001.braw", 2)
+    track = session.lua.eval("function(r, show) return require('rotomem_resolve').track(r, 'matte', show) end")
+    out, said = track(fake.resolve, lambda text, share, new: text.startswith("renders"))
+    assert (out, said) == (None, "cancelled; no plate was rendered")
+    assert "Project:StopRendering" in fake.called and fake.jobs == {}
+    assert not (session.clips / "show" / "A001.braw" / "jobs").exists()
+
+
+def test_cancel_when_there_is_nothing_to_stop_then_it_says_so(start):
+    session = start()
+    run_script(session, CANCEL, resolve=Fake("/p/a.mov", lua=session.lua).resolve)
+    run_script(session, CANCEL, resolve=Fake(None, lua=session.lua).resolve)
+    run_script(session, CANCEL, resolve=None)
+    told = ("this clip was never tracked", "has no file", "Resolve does not answer")
+    assert all(text in line for text, line in zip(told, session.printed, strict=True)), session.printed
+
+
 def test_cancel_when_the_script_is_chosen_then_the_run_ends(start, stand_in, tmp_path):
     session = start(stand_in())
     plate(tmp_path, range(1001, 1005))

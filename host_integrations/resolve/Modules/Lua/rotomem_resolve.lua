@@ -32,6 +32,7 @@ local function number(value) return tonumber((tostring(value):match("%-?%d+%.?%d
 
 -- The clip under the playhead: names, path as the engine takes it, frames. Raises what to do, as a text.
 function M.source(resolve)
+    if not resolve then error("Resolve does not answer: start this from Workspace > Scripts", 0) end
     local project = resolve:GetProjectManager():GetCurrentProject()
     local timeline = project and project:GetCurrentTimeline()
     local item = timeline and timeline:GetCurrentVideoItem()

@@ -1,2 +1,2 @@
 -- Stop the run of the clip under the playhead, where there is no window with a button.
-print("rotomem: " .. require("rotomem_resolve").cancel(resolve or Resolve()))
+print("rotomem: " .. select(2, pcall(require("rotomem_resolve").cancel, resolve or Resolve and Resolve())))
