@@ -122,19 +122,20 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, BYTES))
 noise = np.random.default_rng(0).random((64, 64), np.float32)
 try:
-    with SegmentStore({str(tmp_path)!r}).begin("one", {{}}) as writer:
+    with SegmentStore({str(tmp_path)!r}, durable=DURABLE).begin("one", {{}}) as writer:
         for number in range(3):
             writer.put(StoredFrame.of(number, {{1: noise}}, WINDOW, (64, 64)))
         writer.finish()
 except OutputError as error:
     print(error)
 """
-    for limit in (10, 10_000):
+    for limit, durable in ((10, True), (10_000, False)):
         told = subprocess.run(
-            [sys.executable, "-c", script.replace("BYTES", str(limit))],
+            [sys.executable, "-c", script.replace("BYTES", str(limit)).replace("DURABLE", str(durable))],
             cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert told.stdout.startswith("cannot write the stored segment: File too large"), told
+        assert ("TMPDIR" in told.stdout) != durable
         assert not told.stderr and list(tmp_path.iterdir()) == []
 
 

@@ -226,8 +226,9 @@ class ShotRun:
             )
             try:
                 delivery.begin()
+                asked = delivery.neighbours(wanted)
                 for group, segment in self._jobs():
-                    if needed := delivery.neighbours(wanted).intersection(segment.frames):
+                    if needed := asked.intersection(segment.frames):
                         self._segment(stack, store, scratch, group, segment, needed)
             except Cancelled:
                 pass

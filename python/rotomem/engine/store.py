@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.engine.blend import Mattes
-from rotomem.errors import InputError
+from rotomem.errors import InputError, OutputError
 from rotomem.io.atomic import cannot_write, part_path, remove_leftovers
 from rotomem.types import ObjectId, Window
 
@@ -150,7 +150,7 @@ class SegmentWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._archive = zipfile.ZipFile(self._part, "a")
         except OSError as error:
-            raise cannot_write(path, error, what="stored segment") from error
+            raise self._cannot_write(error) from error
         try:
             self._put(_INPUTS, json.dumps(dict(inputs), sort_keys=True, indent=1).encode("utf-8", "backslashreplace"))
         except BaseException:
@@ -177,7 +177,7 @@ class SegmentWriter:
                 os.replace(self._part, self.path)
                 self._archive = zipfile.ZipFile(self.path)
         except OSError as error:
-            raise cannot_write(self.path, error, what="stored segment") from error
+            raise self._cannot_write(error) from error
 
     def __enter__(self) -> SegmentWriter:
         return self
@@ -186,6 +186,13 @@ class SegmentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._throw_away()
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        told = cannot_write(self.path, error, what="stored segment")
+        if not self._durable:
+            remedy = "free some space there, or set TMPDIR to another folder"
+            told = OutputError(told.what, remedy=remedy, path=self.path)
+        return told
 
     def _throw_away(self) -> None:
         with suppress(OSError):  # on a full disk it cannot even be closed
@@ -198,7 +205,7 @@ class SegmentWriter:
             with self._lock:
                 self._archive.writestr(entry, data, zipfile.ZIP_DEFLATED, 1)
         except OSError as error:
-            raise cannot_write(self.path, error, what="stored segment") from error
+            raise self._cannot_write(error) from error
 
 
 class SegmentStore:
