@@ -281,6 +281,19 @@ def test_freeze_when_everything_else_changes_then_these_files_stay_and_their_end
     assert digests(shot / "mattes") != after and not any((shot / "frozen").iterdir())
 
 
+def test_freeze_when_an_object_comes_later_or_is_renamed_then_it_is_said_that_frozen_mattes_lack_it(shot):
+    project = Project.open(shot)
+    project.freeze("1002-1004")
+    project.rename_object("hero", "lead")
+    key = soft_key(shot / "roto", 1001, "car", **CAR).partition("=")[2]
+    project.add_object("car", {1001: key})
+    notes = project.status().report.notes
+    assert [note for note in notes if "frozen" in note] == [
+        "frozen frames 1002-1004 hold no matte of lead, and get none",
+        "frozen frames 1002-1004 hold no matte of car, and get none",
+    ]
+
+
 def test_freeze_when_some_frames_are_frozen_then_more_can_be_beside_and_apart_from_them(shot):
     project = Project.open(shot)
     want: dict[str, str] = {}

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from rotomem.engine.scout import gain
 from rotomem.engine.segments import Segment, plan_segments
 from rotomem.engine.session import Session
 from rotomem.engine.sight import Sight
-from rotomem.errors import EXIT_OK, OutputError, UsageError
+from rotomem.errors import EXIT_OK, InputError, OutputError, UsageError
 from rotomem.io.atomic import cannot_write
 from rotomem.io.masks import Masks, load_masks
+from rotomem.io.matte_files import told_objects
 from rotomem.io.mattes import MatteWriter
 from rotomem.io.sequence import compact_frames, parse_frames
 from rotomem.matting.foreground import estimate_foreground
@@ -245,6 +246,7 @@ class Survey:
             raise UsageError("frames of a movie cannot be frozen", remedy="deliver no movie, or freeze nothing")
         if bare := {f for f in self.frozen if not all(map(os.path.exists, self._paths(f)))}:
             report.notes.append(f"frozen frames {compact_frames(bare)} lack mattes, and get none")
+        self._tell_what_is_not_frozen(self.frozen - bare)
         existing = [path for frame in frames for path in self._paths(frame) if os.path.exists(path)]
         report.files_existing = len(existing)
         report.status, report.exit_code = "dry run", EXIT_OK
@@ -256,6 +258,20 @@ class Survey:
                 path=existing[0],
             )
         self._refuse_outputs()
+
+    def _tell_what_is_not_frozen(self, frames: Collection[int]) -> None:
+        """Say of which objects frozen mattes know nothing: those that came later, or have another name since."""
+        without: dict[str, list[int]] = {}
+        for frame in sorted(frames):
+            held: set[str] = set()
+            for path in self.writer.paths_by_kind(frame)["mattes"]:
+                with suppress(InputError):
+                    held |= told_objects(path)
+            for name in self.writer.objects.values():
+                if name not in held:
+                    without.setdefault(name, []).append(frame)
+        for name, of in without.items():
+            self.report.notes.append(f"frozen frames {compact_frames(of)} hold no matte of {name}, and get none")
 
     def _refuse_outputs(self) -> None:
         """Say before anything is replaced what a later frame's file would be refused for."""

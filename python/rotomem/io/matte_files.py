@@ -133,6 +133,11 @@ def _names(header: StillHeader, stem: str) -> dict[str, str]:
     return {str(told.get(layer, layer)): layer for layer in layers}
 
 
+def told_objects(path: Path) -> set[str]:
+    """Objects whose mattes a file holds, as it tells itself where rotomem wrote it; empty for another."""
+    return {str(name) for name in _table(read_header(path).metadata, "rotomem/objects").values()}
+
+
 def told_confidence(path: Path) -> dict[str, float]:
     """Object -> confidence, as a matte file that rotomem wrote tells it; empty for another."""
     return _confidence(read_header(path))
