@@ -17,6 +17,7 @@ from rotomem.matting.islands import Islands
 Matte = NDArray[np.float32]
 
 _DIRECTIONS = 16
+_AT_ONCE = 8
 _SEEN = 0.1  # coverage from which a speck is seen
 
 
@@ -31,14 +32,16 @@ def choke(alpha: Matte, pixels: float, pixel_aspect: float = 1.0) -> Matte:
     steps = math.ceil(abs(pixels))
     reach = abs(pixels) / steps  # discs add up: small ones one after the other
     least = np.minimum if pixels > 0 else np.maximum
-    margin = (steps + 1, math.ceil(steps / pixel_aspect) + 1)
-    out = alpha.copy()
-    for inner, outer in edge_boxes(alpha, max(margin) + steps):
-        part = alpha[outer]
-        for _ in range(steps):
-            part = _moved(part, reach, reach / pixel_aspect, least)
-        out[inner] = part[_within(inner, outer)]
-    return out
+    while steps:
+        now = min(steps, _AT_ONCE)  # more would widen the boxes until they hold little but each other
+        out = alpha.copy()
+        for inner, outer in edge_boxes(alpha, math.ceil(now * max(1, 1 / pixel_aspect)) + now + 1):
+            part = alpha[outer]
+            for _ in range(now):
+                part = _moved(part, reach, reach / pixel_aspect, least)
+            out[inner] = part[_within(inner, outer)]
+        alpha, steps = out, steps - now
+    return alpha
 
 
 def _moved(part: Matte, high: float, wide: float, least: np.ufunc) -> Matte:
