@@ -204,6 +204,8 @@ def test_find_mattes_when_each_object_has_a_folder_then_all_are_found(tmp_path: 
             write(tmp_path / name / f"sh_{name}.{1001 + t}.exr", disc(t)[..., None], channels=("A",))
     found = find_mattes(tmp_path)
     assert sorted(found.objects) == ["sh_car", "sh_hero"] and found.frames == (1001, 1002)
+    write(tmp_path / "sh_crypto.1001.exr", disc(0)[..., None], channels=("A",), **{"rotomem/kind": "crypto"})
+    assert sorted(find_mattes(tmp_path).objects) == ["sh_car", "sh_hero"]
     with pytest.raises(MissingFrameError, match="no mattes there"):
         (tmp_path / "empty").mkdir()
         find_mattes(tmp_path / "empty")

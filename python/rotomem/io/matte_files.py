@@ -69,16 +69,12 @@ def find_mattes(where: str | Path) -> MatteFiles:
     """
     place = Path(where).expanduser()
     if place.is_dir():
-        files = _stills(place.iterdir()) or _stills(f for d in place.iterdir() if d.is_dir() for f in d.iterdir())
+        objects = _objects(_stills(place.iterdir()))
+        if not objects:  # nothing, or only what lies beside mattes that have a folder each
+            objects = _objects(_stills(f for d in place.iterdir() if d.is_dir() for f in d.iterdir()))
     else:
         found = find_frames(where)
-        files = {} if found.movie else {place.name: dict(found.files)}
-    objects: dict[str, tuple[Mapping[int, Path], str]] = {}
-    for stem, numbered in sorted(files.items()):
-        header = read_header(numbered[min(numbered)])
-        if "rotomem/kind" not in header.metadata:  # a trimap, a Cryptomatte or packed mattes, beside the mattes
-            for name, layer in _names(header, Path(stem).name).items():
-                objects.setdefault(name, (numbered, layer))
+        objects = {} if found.movie else _objects({place.name: dict(found.files)})
     if not objects:
         raise MissingFrameError(
             "no mattes there: expected EXR or PNG files with a frame number",
@@ -86,6 +82,17 @@ def find_mattes(where: str | Path) -> MatteFiles:
             path=where,
         )
     return MatteFiles(objects, tuple(sorted({f for numbered, _ in objects.values() for f in numbered})))
+
+
+def _objects(sequences: Mapping[str, Mapping[int, Path]]) -> dict[str, tuple[Mapping[int, Path], str]]:
+    """Object -> (frame -> file, layer), of sequences by name; of two with an object of one name, the first."""
+    objects: dict[str, tuple[Mapping[int, Path], str]] = {}
+    for stem, numbered in sorted(sequences.items()):
+        header = read_header(numbered[min(numbered)])
+        if "rotomem/kind" not in header.metadata:  # a trimap, a Cryptomatte or packed mattes, beside the mattes
+            for name, layer in _names(header, Path(stem).name).items():
+                objects.setdefault(name, (numbered, layer))
+    return objects
 
 
 def read_layers(path: Path, canvas: Window | None = None) -> dict[str, Alpha]:
