@@ -40,13 +40,14 @@ def test_estimate_foreground_when_two_flat_colours_meet_then_the_object_has_its_
     np.testing.assert_allclose(straight[:, 28:], np.broadcast_to(front, (64, 36, 3)), atol=0.06)
 
 
-def test_estimate_foreground_when_plate_is_not_finite_then_soft_pixels_are():
+def test_estimate_foreground_when_plate_is_not_finite_then_nothing_that_a_comp_multiplies_by_0_is():
     plate = np.full((30, 30, 3), 0.4, np.float32)
-    plate[5, 5], plate[20, 20] = np.nan, np.inf
+    plate[5:7, 5], plate[20, 20], plate[29, 3] = np.nan, np.inf, -np.inf
     alpha = np.full((30, 30), 0.5, np.float32)
-    alpha[20:] = 0
+    alpha[6], alpha[20:], alpha[29] = 0.999, 0, 1
     straight = estimate_foreground(plate, alpha)
-    assert np.isfinite(straight[:20]).all() and np.isinf(straight[20, 20]).all()
+    assert np.isfinite(straight[:29]).all() and np.isinf(straight[29, 3]).all() and (straight[20, 20] == 0).all()
+    assert np.isfinite(plate).sum() == plate.size - 12  # the caller's own is not touched
 
 
 def test_estimate_foreground_when_sizes_differ_then_shape_error():

@@ -28,13 +28,17 @@ _MARGIN = 16  # pixels around soft alpha from which colours are taken
 def estimate_foreground(picture: Picture, alpha: NDArray[np.float32]) -> Picture:
     """The picture with the object's own colour wherever alpha is an 8-bit step from 0 and 1; elsewhere as it is.
 
-    picture   [H, W, 3] scene-linear; NaN and infinities count as 0 where colours are estimated
+    picture   [H, W, 3] scene-linear; NaN and infinities count as 0 wherever something shows through, since a comp
+              would multiply them by 0
     alpha     [H, W] 0..1
     Raises ShapeError where sizes differ. Deterministic. Memory: about ten times the picture in the box around soft
     alpha.
     """
     if picture.shape != (*alpha.shape, 3):
         raise ShapeError(f"picture is {list(picture.shape)}, expected {[*alpha.shape, 3]}")
+    absurd = ~np.isfinite(picture) & (alpha < 1)[..., None]
+    if absurd.any():
+        picture = np.where(absurd, np.float32(0), picture)
     alpha = np.where(alpha < _STEP, np.float32(0), np.where(alpha > 1 - _STEP, np.float32(1), alpha))
     soft = (alpha > 0) & (alpha < 1)
     rows, columns = np.flatnonzero(soft.any(1)), np.flatnonzero(soft.any(0))
