@@ -110,6 +110,11 @@ def test_track_when_the_window_is_told_then_nothing_outside_of_it_but_the_key(tm
     assert any("reach the border of their region on 1004" in warning for warning in report.warnings)
 
 
+def test_track_when_a_key_lies_outside_of_the_told_window_then_said(tmp_path: Path) -> None:
+    report = track(shot(tmp_path), tmp_path / "told", roi="80x80+150+30")
+    assert any("the key of hero on 1001 lies outside of its region" in warning for warning in report.warnings)
+
+
 def test_track_when_the_scout_sees_nothing_then_the_whole_frame_and_said(tmp_path: Path) -> None:
     report = track(shot(tmp_path, pace=90.0), tmp_path / "auto", roi="auto")
     assert any("the whole frame, at 40 lines nothing is seen on 1004-1008" in note for note in report.regions), (

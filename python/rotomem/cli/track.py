@@ -442,7 +442,8 @@ def outcome_lines(report: Report) -> list[str]:
         if stage in report.seconds_per_frame
     )
     kept = f", {report.frames_kept} kept" if report.frames_kept else ""
-    lines = [f"{report.frames_written} mattes written{kept} in {report.seconds.get('wall', 0):.1f} s"]
+    written = f"{report.frames_written} matte{'' if report.frames_written == 1 else 's'} written"
+    lines = [f"{written}{kept} in {report.seconds.get('wall', 0):.1f} s"]
     if stages:
         lines[0] += f", {report.fps:.2f} frames/s"
         lines.append(f"busy seconds per frame: {stages}")

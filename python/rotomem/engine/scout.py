@@ -20,7 +20,7 @@ from rotomem.engine.store import StoredFrame
 from rotomem.io.plate import PlateInfo
 from rotomem.io.sequence import compact_frames
 from rotomem.models.interface import MemoryPlan
-from rotomem.types import KeyMask, Window
+from rotomem.types import KeyMask, ObjectId, Window
 
 _LOST = 0.2  # share of the frames on which a scout may see nothing of what ought to be there
 
@@ -97,6 +97,21 @@ def _planner(
 
 def _around(boxes: Sequence[Window]) -> Window | None:
     return reduce(Window.union, boxes) if boxes else None
+
+
+def keyed_outside(shot: Shot, region: Region, canvas: Window) -> list[tuple[int, ObjectId]]:
+    """(frame, object) of the keys that show an object of which no pixel lies in the window."""
+    boxes = [
+        (frame, number, extent([alpha], canvas, drawn=True))
+        for frame in region.windows
+        if (key := shot.keys.get(frame)) is not None
+        for number, alpha in zip(key.objects, key.alpha, strict=True)
+    ]
+    return [
+        (frame, number)
+        for frame, number, box in boxes
+        if box is not None and box.intersect(region.windows[frame]).empty
+    ]
 
 
 def reaches_border(stored: StoredFrame, canvas: Window) -> bool:

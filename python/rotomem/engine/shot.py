@@ -31,7 +31,7 @@ from rotomem.engine.passes import track_segment
 from rotomem.engine.pipeline import Clock
 from rotomem.engine.report import Progress, Report, memory_bytes, peak_memory_bytes
 from rotomem.engine.roi import OFF
-from rotomem.engine.scout import choose_region, reaches_border
+from rotomem.engine.scout import choose_region, keyed_outside, reaches_border
 from rotomem.engine.segments import Segment
 from rotomem.engine.store import SegmentStore, StoredFrame, digest
 from rotomem.engine.survey import Survey
@@ -270,6 +270,12 @@ class ShotRun:
         region, told = choose_region(shot, segment, self.footage, scratch, options, survey.model.plan)
         if told:
             self.report.regions.append(told)
+        if region is not None:
+            for frame, number in keyed_outside(shot, region, self.footage.canvas):
+                self.report.warnings.append(
+                    f"the key of {survey.names[number]} on {frame} lies outside of its region: "
+                    "nothing is learnt from it; give a region that holds it with --roi"
+                )
         footage = self.footage if region is None else self.footage.within(region)
         told_of = track_segment(shot, segment, footage, scratch, direction=options.direction, wanted=needed)
         frames = self._watched(told_of)
