@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,28 @@ def test_store_when_a_file_is_damaged_then_it_is_not_there_or_as_it_was(tmp_path
         assert store.get("one", (1, 2)) is None, length
     path.write_bytes(whole)
     assert store.get("one", (1, 2, 3)) is None, "whole, and not all that is asked for"
+
+
+def test_store_when_many_segments_are_held_then_few_files_are_open(tmp_path: Path) -> None:
+    store = SegmentStore(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    with ExitStack() as stack:
+        writers = [stack.enter_context(store.begin(f"{k}", {})) for k in range(2)]
+        for k, writer in enumerate(writers):
+            writer.put(frame(1, k))
+            writer.finish()
+        for k in range(2, 60):
+            with store.begin(f"{k}", {}) as writer:
+                writer.put(frame(1, k))
+                writer.finish()
+        found = [store.get(f"{k}", (1,)) for k in range(60)]
+        assert len(os.listdir("/proc/self/fd")) <= before + 20
+        assert all(one is not None and same(one.read(1), frame(1, k)) for k, one in enumerate(found))
+        assert same(writers[0].read(1), frame(1, 0)) and same(writers[1].read(1), frame(1, 1))
+        for one in found:
+            assert one is not None
+            one.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_store_when_a_file_is_damaged_after_it_was_looked_at_then_input_error(tmp_path: Path) -> None:

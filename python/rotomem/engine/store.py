@@ -15,6 +15,7 @@ import json
 import os
 import threading
 import zipfile
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from rotomem.types import ObjectId, Window
 _LAYOUT = 1  # raised when the same inputs would give other files
 _SUFFIX = ".segment"
 _INPUTS = "inputs.json"
+_OPEN = 16
 _CERTAIN = 1 / 1024  # a quarter of an 8-bit step
 
 
@@ -82,6 +84,29 @@ def digest(inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
+class _Archives:
+    """Files open for reading, the latest few: a run may hold thousands of segments, a process not as many files."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, zipfile.ZipFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def reading(self, path: Path) -> Iterator[zipfile.ZipFile]:
+        """The archive, for one thread at a time; opened where it is not."""
+        with self._lock:
+            archive = self._open.pop(path, None) or zipfile.ZipFile(path)
+            self._open[path] = archive
+            while len(self._open) > _OPEN:
+                self._open.popitem(last=False)[1].close()
+            yield archive
+
+    def close(self, path: Path) -> None:
+        with self._lock:
+            if (archive := self._open.pop(path, None)) is not None:
+                archive.close()
+
+
 class StoredSegment:
     """A finished segment in a store; frames are read when they are asked for, from any thread.
 
@@ -89,17 +114,12 @@ class StoredSegment:
     frames   ascending
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, archives: _Archives) -> None:
         """Raises InputError where there is none, or what it was made from cannot be read."""
-        self.path = path
-        with _readable(path):
-            self._archive = zipfile.ZipFile(path)
-            try:
-                self.inputs: dict[str, str] = json.loads(self._archive.read(_INPUTS))
-                self.frames = tuple(sorted(int(name) for name in self._archive.namelist() if name != _INPUTS))
-            except BaseException:
-                self._archive.close()
-                raise
+        self.path, self._archives = path, archives
+        with _readable(path), archives.reading(path) as archive:
+            self.inputs: dict[str, str] = json.loads(archive.read(_INPUTS))
+            self.frames = tuple(sorted(int(name) for name in archive.namelist() if name != _INPUTS))
 
     @property
     def nbytes(self) -> int:
@@ -107,23 +127,25 @@ class StoredSegment:
 
     def read(self, frame: int) -> StoredFrame:
         """Raises InputError where the file was damaged since it was looked at."""
+        with _readable(self.path), self._archives.reading(self.path) as archive:
+            data = archive.read(str(frame))
         with _readable(self.path):
-            return _unpack(frame, self._archive.read(str(frame)))
+            return _unpack(frame, data)
 
     def check(self, frames: Collection[int]) -> None:
         """Raise InputError where it does not hold these frames, or a byte that counts is not as it was written.
 
         Cost: the decompression of it all.
         """
-        with _readable(self.path):
+        with _readable(self.path), self._archives.reading(self.path) as archive:
             if set(self.frames) != set(frames):
                 raise zipfile.BadZipFile(f"it holds {len(self.frames)} frames of {len(frames)}")
-            if damaged := self._archive.testzip():
+            if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"checksum of {damaged}")
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._archive.close()
+        """Let go of the file, until it is read again."""
+        self._archives.close(self.path)
 
 
 @contextmanager
@@ -142,8 +164,9 @@ class SegmentWriter:
     not finished. Frames that were put can be read back.
     """
 
-    def __init__(self, path: Path, inputs: Mapping[str, str], *, durable: bool) -> None:
-        self.path, self._durable = path, durable
+    def __init__(self, path: Path, inputs: Mapping[str, str], archives: _Archives, *, durable: bool) -> None:
+        self.path, self._archives, self._durable = path, archives, durable
+        self._finished = False
         self._part = part_path(path)
         self._lock = threading.Lock()
         try:
@@ -164,7 +187,10 @@ class SegmentWriter:
     def read(self, frame: int) -> StoredFrame:
         """A frame that was put."""
         with self._lock:
-            return _unpack(frame, self._archive.read(str(frame)))
+            if not self._finished:
+                return _unpack(frame, self._archive.read(str(frame)))
+        with self._archives.reading(self.path) as archive:
+            return _unpack(frame, archive.read(str(frame)))
 
     def finish(self) -> None:
         """The segment takes its name; its frames can still be read. Raises OutputError where it cannot be written."""
@@ -174,8 +200,9 @@ class SegmentWriter:
                 if self._durable:
                     with open(self._part, "rb+") as file:
                         os.fsync(file.fileno())
+                self._archives.close(self.path)  # one that is replaced
                 os.replace(self._part, self.path)
-                self._archive = zipfile.ZipFile(self.path)
+                self._finished = True
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -197,6 +224,7 @@ class SegmentWriter:
     def _throw_away(self) -> None:
         with suppress(OSError):  # on a full disk it cannot even be closed
             self._archive.close()
+        self._archives.close(self.path)
         self._part.unlink(missing_ok=True)
 
     def _put(self, name: str, data: bytes) -> None:
@@ -217,6 +245,7 @@ class SegmentStore:
     def __init__(self, folder: str | Path, *, durable: bool = True) -> None:
         self.folder = Path(folder)
         self._durable = durable
+        self._archives = _Archives()
         if durable:
             remove_leftovers(self.folder)
 
@@ -237,7 +266,7 @@ class SegmentStore:
 
     def begin(self, digest: str, inputs: Mapping[str, str]) -> SegmentWriter:
         """Make a segment; one of that name is replaced when it is finished."""
-        return SegmentWriter(self._path(digest), inputs, durable=self._durable)
+        return SegmentWriter(self._path(digest), inputs, self._archives, durable=self._durable)
 
     def paths(self) -> list[Path]:
         """The files of all segments, damaged ones too, by name."""
@@ -254,9 +283,11 @@ class SegmentStore:
         self._path(digest).unlink(missing_ok=True)
 
     def _open(self, path: Path) -> StoredSegment | None:
-        with suppress(InputError):
-            return StoredSegment(path)
-        return None
+        try:
+            return StoredSegment(path, self._archives)
+        except InputError:
+            self._archives.close(path)
+            return None
 
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}{_SUFFIX}"
