@@ -74,6 +74,7 @@ def test_suggest_when_objects_disagree_then_the_sum_decides_and_names_those_who_
 
 def test_suggest_when_all_is_well_or_there_is_nothing_then_none() -> None:
     assert suggest([curve([1.0] * 20)]) is None
+    assert suggest([curve([0.9995] * 20)]) is None
     assert suggest([]) is None
 
 
@@ -82,4 +83,5 @@ def test_summary_when_told_then_it_counts_and_names_the_key() -> None:
     said = summary_of(curves, flags(curves[0]), suggest(curves))
     assert said.startswith("60 frames, mean confidence 86 %, 1 stretch to look at. A key at 104")
     assert said.endswith("for hero would help most")
+    assert summary_of([curve([0.9])], [], None).startswith("1 frame, mean confidence 90 %, 0 stretches")
     assert summary_of([curve([math.nan] * 3)], [], None) == "nothing is known of the mattes"

@@ -36,6 +36,8 @@ _DIP = 0.08
 _BRIDGE = 2
 """Frames between two stretches that are too few to part them."""
 
+_WORTH = 0.001
+"""What a key must win at least, of mean confidence, to be suggested."""
 _SHARED = 0.5
 """A suggested key is for the objects that win at least this share of what the first of them does."""
 
@@ -121,16 +123,16 @@ def gains(curve: Curve) -> NDArray[np.float64]:
 
 
 def suggest(curves: Sequence[Curve]) -> Suggestion | None:
-    """The new key that would help the shot most; None where none would. Equal ones: the earliest."""
+    """The new key that would help the shot most; None where none would by 0.1 %. Equal ones: the earliest."""
     if not curves:
         return None
     each = np.stack([gains(curve) for curve in curves])
     total = each.sum(0)
     k = int(total.argmax())
-    if not total[k] > 0:
+    seen = sum(int(np.isfinite(c.confidence).sum()) for c in curves)
+    if not total[k] > _WORTH * seen:
         return None
     names = tuple(c.name for c, gain in zip(curves, each[:, k], strict=True) if gain >= _SHARED * each[:, k].max())
-    seen = sum(int(np.isfinite(c.confidence).sum()) for c in curves)
     return Suggestion(curves[0].frames[k], names, float(total[k]) / seen)
 
 
@@ -139,7 +141,8 @@ def summary_of(curves: Sequence[Curve], found: Sequence[Flag], suggestion: Sugge
     means = [c.mean for c in curves if math.isfinite(c.mean)]
     if not means:
         return "nothing is known of the mattes"
-    text = f"{len(curves[0].frames)} frames, mean confidence {100 * float(np.mean(means)):.0f} %"
+    count = len(curves[0].frames)
+    text = f"{count} frame{'' if count == 1 else 's'}, mean confidence {100 * float(np.mean(means)):.0f} %"
     text += f", {len(found)} stretch{'' if len(found) == 1 else 'es'} to look at"
     if suggestion:
         text += f". A key at {suggestion.frame} for {', '.join(suggestion.objects)} would help most"
