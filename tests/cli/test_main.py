@@ -22,6 +22,12 @@ def test_main_when_help_then_verbs_and_exit_codes_are_told(capsys):
         assert word in said
 
 
+@pytest.mark.parametrize("verb", [*rotomem.cli._VERBS, "train finetune"])
+def test_main_when_help_of_a_verb_then_its_example_can_be_pasted(verb, capsys):
+    assert main([*verb.split(), "--help"]) == 0
+    assert "%%" not in capsys.readouterr().out
+
+
 def test_main_when_help_then_torch_is_not_imported():
     """What makes --help quick: the verbs import the engine when they run."""
     code = "import sys; from rotomem.cli import main; main(['track', '--help']); sys.exit('torch' in sys.modules)"

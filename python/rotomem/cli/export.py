@@ -19,7 +19,7 @@ def add_parser(subparsers: SubParsers) -> None:
         "export",
         help="write a script that loads plate and mattes: Nuke, Fusion, Blender, OpenTimelineIO",
         description="Write what loads PLATE and MATTES in a host, every object ready to use.",
-        epilog="example: rotomem export plates/sh010.%%04d.exr mattes/ --nk -o sh010.nk",
+        epilog="example: rotomem export plates/sh010.%04d.exr mattes/ --nk -o sh010.nk",
     )
     parser.add_argument("plate", metavar="PLATE", help="as for track")
     parser.add_argument("mattes", metavar="MATTES", nargs="+", help="what track wrote: a folder, or patterns")

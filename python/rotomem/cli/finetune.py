@@ -47,7 +47,7 @@ def add_parser(subparsers: SubParsers) -> None:
         description="Tune a model to the key frames of a shot, or of several, and write weights for "
         "`rotomem track --model`. With three or more keys one is kept out at first: where tuning does not tell it "
         "better than the untuned model does, nothing is written.",
-        epilog="example: rotomem train finetune --plate sh010.%%04d.exr --mask hero@1001=hero.1001.exr "
+        epilog="example: rotomem train finetune --plate sh010.%04d.exr --mask hero@1001=hero.1001.exr "
         "--mask hero@1040=hero.1040.exr --mask hero@1080=hero.1080.exr --out sh010.safetensors",
     )
     parser.add_argument(

@@ -19,7 +19,7 @@ def add_parser(subparsers: SubParsers) -> None:
         help="begin a shot project: a file that says what is to be done, which `run` does",
         description="Write FOLDER/rotomem.toml: the plate, the objects with their keys, where mattes go, settings. "
         "It is text: edit it, or use `rotomem key`, `object`, `absent` and `freeze`. `rotomem run` does it.",
-        epilog="example: rotomem new plates/sh010.%%04d.exr --mask hero@1001=roto/hero.1001.exr -o mattes/ "
+        epilog="example: rotomem new plates/sh010.%04d.exr --mask hero@1001=roto/hero.1001.exr -o mattes/ "
         "--set size=720",
     )
     parser.add_argument("plate", metavar="PLATE", help="sh010.%%04d.exr, sh010.####.exr, a folder, a movie, ...")

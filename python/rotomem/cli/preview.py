@@ -35,7 +35,7 @@ def add_parser(subparsers: SubParsers) -> None:
         description="Track PLATE at low resolution, every Nth frame first and then those between, and write a small "
         "picture of each frame as soon as it is known. PLATE may be a shot project (rotomem.toml or its folder), "
         "which has keys and settings. Pictures of an earlier preview are replaced.",
-        epilog="example: rotomem preview plates/sh010.%%04d.exr --mask hero@1001=roto/hero.exr -o look/",
+        epilog="example: rotomem preview plates/sh010.%04d.exr --mask hero@1001=roto/hero.exr -o look/",
     )
     parser.add_argument("plate", metavar="PLATE")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the pictures")

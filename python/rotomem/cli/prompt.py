@@ -32,7 +32,7 @@ def add_parser(subparsers: SubParsers) -> None:
         help="make a key mask from clicks, scribbles or a box",
         description="Make a soft key mask of one frame of PLATE from clicks, scribbles or a box. Look at it, add "
         "clicks where it is wrong, paint on it if need be; `rotomem track --mask` takes it as any other.",
-        epilog="example: rotomem prompt plates/sh010.%%04d.exr --frame 1001 --object hero --click 640,360 "
+        epilog="example: rotomem prompt plates/sh010.%04d.exr --frame 1001 --object hero --click 640,360 "
         "--click-out 100,50 -o roto/hero.1001.exr",
     )
     parser.add_argument("plate", metavar="PLATE")

@@ -26,7 +26,7 @@ def add_parser(subparsers: SubParsers) -> None:
         help="a page, a movie and a contact sheet of a shot's mattes: what to look at, where a key helps most",
         description="Write index.html (opens from disk), overlay.mp4, sheet.png, timeline.png and quality.json of "
         "the mattes of a shot to a folder.",
-        epilog="example: rotomem review mattes/ --plate plates/sh010.%%04d.exr -o review/",
+        epilog="example: rotomem review mattes/ --plate plates/sh010.%04d.exr -o review/",
     )
     parser.add_argument(
         "mattes",

@@ -33,7 +33,7 @@ def add_parser(subparsers: SubParsers) -> None:
         "track",
         help="write a matte for every frame of a plate, from key masks on some of them",
         description="Write a matte for every frame of PLATE, from key masks on some of them.",
-        epilog="example: rotomem track plates/sh010.%%04d.exr --mask 1001=roto/hero.png -o mattes/",
+        epilog="example: rotomem track plates/sh010.%04d.exr --mask 1001=roto/hero.png -o mattes/",
     )
     parser.add_argument("plate", metavar="PLATE", help="sh010.%%04d.exr, sh010.####.exr, a folder, a movie, ...")
     parser.add_argument("-o", "--out", required=True, help="a folder, mattes/hero.%%04d.exr, or mattes/hero.mov")
