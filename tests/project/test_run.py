@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PyOpenColorIO as ocio
 import pytest
 
 from engine.shots import checkpoint, digests, matte, plate, soft_key
@@ -143,6 +144,23 @@ def test_run_when_settings_model_or_plate_change_then_that_is_said(shot):
     os.utime(shot / "plates/sh010.1008.exr", ns=(1, 1))
     told = why(project)
     assert told["1007-1010"] == "plate 1008 changed" and told["1012-1015"] == told["1002-1005"] == ""
+
+
+def test_status_when_a_config_lies_elsewhere_or_a_space_is_named_then_results_are_those_there_were(shot):
+    config = ocio.Config.CreateFromFile("ocio://default").serialize()
+    for folder in (shot, shot / "elsewhere"):
+        folder.mkdir(exist_ok=True)
+        (folder / "show.ocio").write_text(config)
+    project = Project.open(shot)
+
+    def results(**settings: str) -> list[str]:
+        for name, value in settings.items():
+            project.set(name, value)
+        return [segment.digest for segment in project.status().segments]
+
+    here = results(ocio_config="show.ocio")
+    assert here == results(ocio_config="elsewhere/show.ocio") == results(input_space="ACES2065-1")
+    assert not set(here).intersection(results(input_space="ACEScg"))
 
 
 def test_run_when_an_object_is_added_then_the_others_are_not_tracked_and_removing_it_restores_every_byte(shot, steps):

@@ -39,6 +39,7 @@ from rotomem.ops import backend
 from rotomem.types import ObjectId, Window
 
 _CHECK_THREADS = 2
+_TOLD_ONLY = ("inputSpaceFrom", "ocioConfig")  # who said it, where it lies: told in mattes, and no input of them
 _SMALL = 2.0  # times finer that a region of interest has to be worth mentioning
 
 
@@ -176,7 +177,7 @@ class Survey:
         self._common = self._inputs(decided)
         self.provenance = Provenance(
             self.plate,
-            self._common,
+            {name: value for name, value in self._common.items() if name not in _TOLD_ONLY},
             self.shots,
             self.segments,
             direction=options.direction,
