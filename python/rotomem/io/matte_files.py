@@ -77,7 +77,7 @@ def find_mattes(where: str | Path) -> MatteFiles:
         objects = {} if found.movie else _objects({place.name: dict(found.files)})
     if not objects:
         raise MissingFrameError(
-            "no mattes there: expected EXR or PNG files with a frame number",
+            "no mattes there: expected EXR or PNG files with a frame number; movies are not read",
             remedy="give the folder that `rotomem track` wrote to, or a pattern such as mattes/hero.%04d.exr",
             path=where,
         )
