@@ -204,14 +204,19 @@ def test_run_when_an_object_comes_or_is_edited_then_files_of_another_change_only
 
     files, pixels = hero(), alphas()
     assert len(files) == 12
-    for edit, where in {"added": {"x": 30, "r": 4}, "moved": {"x": 62, "r": 9}, "removed": {}}.items():
+    moves = {"added": {"x": 30, "r": 4}, "moved": {"x": 62, "r": 9}}
+    for edit in ("added", "moved", "removed", "restored", "removed again"):
         before, seen = hero(), alphas()
-        key = soft_key(tmp_path / "roto", 1004, "car", **where).partition("=")[2]
+        if edit in moves:
+            key = soft_key(tmp_path / "roto", 1004, "car", **moves[edit]).partition("=")[2]
         if edit == "added":
             project.add_object("car", {1004: key})
             project.set_absent("car", "1002-1003")
-        if edit == "removed":
+        if edit.startswith("removed"):
+            text = project.text
             project.remove_object("car")
+        if edit == "restored":  # by hand, or from a copy: car's files lie there, and are those of its key
+            project = Project(tmp_path / "rotomem.toml", text, saved=False)
         assert project.run().frames_written, edit
         assert project.run().status == "nothing to do", edit
         # The network's answer is noise all over the picture: both claim pixels wherever both are.

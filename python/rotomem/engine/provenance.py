@@ -50,6 +50,9 @@ class Credits:
         self, made: Mapping[int, Sequence[Made]], groups: Sequence[Collection[ObjectId]], outputs: Outputs
     ) -> None:
         self._made, self._outputs = made, outputs
+        self.returned: frozenset[ObjectId] = frozenset()
+        """Objects that the run before knew nothing of: in files of their own that lie there nonetheless, the others
+        may be other than they are now, and theirs know nothing of these."""
         self.everyone = frozenset(range(len(groups)))
         self._own = {
             i: frozenset(g for g, group in enumerate(groups) if not set(group).isdisjoint(parts))
@@ -73,8 +76,10 @@ class Credits:
         }
 
     def sources(self, frame: int, objects: Iterable[ObjectId]) -> set[str]:
-        """Every `source` that a file with these may have."""
+        """Every `source` that a file with these may have; none at all of objects that came back."""
         objects = tuple(objects)
+        if not self.returned.isdisjoint(objects) and self.groups(objects) != self.everyone:
+            return {"-"}
         return {self.told(frame, objects, alone=alone)["source"] for alone in (True, False)}
 
     def source_of_all(self) -> str:

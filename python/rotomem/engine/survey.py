@@ -31,6 +31,7 @@ from rotomem.io.atomic import cannot_write
 from rotomem.io.masks import Masks, load_masks
 from rotomem.io.matte_files import told_objects
 from rotomem.io.mattes import MatteWriter
+from rotomem.io.quality import QualityFile
 from rotomem.io.sequence import compact_frames, parse_frames
 from rotomem.matting.foreground import estimate_foreground
 from rotomem.models.interface import VOSModel
@@ -95,6 +96,9 @@ class Survey:
 
     def current(self) -> frozenset[int]:
         """Frames whose mattes are whole and made from the same inputs, or frozen; of a movie all or none."""
+        with suppress(InputError):  # there was no run before
+            before = QualityFile.read(self.writer.beside("quality", ".json")).objects
+            self.credits.returned = frozenset(i for i, name in self.writer.objects.items() if name not in before)
         frames = [f for f in self.plate.frames if f not in self.frozen]
         sources = [partial(self.credits.sources, f) for f in frames]
         with ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="rotomem-check") as pool:
