@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rotomem.host import client
 from rotomem.host.client import Engine, EngineError, find_engine
-from rotomem.host.install import adapters_folder, blender_zip
+from rotomem.host.install import adapters_folder, blender_zip, resolve_folder
 
 _OLDEST_BLENDER = (4, 2)
 _SELF_TEST_S = 300.0
@@ -215,11 +215,7 @@ def _resolves(place: Place) -> Iterable[Finding]:
         "Applications/DaVinci Resolve*/DaVinci Resolve.app/Contents/MacOS/Resolve",
         "Program Files/Blackmagic Design/DaVinci Resolve/Resolve.exe",
     )
-    user = place.settings / {"darwin": "Blackmagic Design/DaVinci Resolve/Fusion"}.get(
-        place.platform, "Blackmagic Design/DaVinci Resolve/Support/Fusion"
-    )
-    if place.platform not in ("darwin", "win32"):
-        user = place.home / ".local" / "share" / "DaVinciResolve" / "Fusion"
+    user = resolve_folder(place.platform, place.home, place.environ)
     adapters = sorted(user.glob("Modules/Python/rotomem*/client.py"))
     for program in _apart(programs):
         yield _with_adapter(Finding("resolve", "", str(program)), adapters, "rotomem hosts install resolve")

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from rotomem.errors import HostError
@@ -77,15 +78,18 @@ def install_nuke(user: Path) -> list[Path]:
     return [target, init]
 
 
-def resolve_folder(platform: str = sys.platform) -> Path:
+def resolve_folder(
+    platform: str = sys.platform, home: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Path:
     """Where Resolve looks for a user's Fusion scripts and modules ("Scripting" README of Resolve 21)."""
+    home = home or Path.home()
     if platform == "win32":
-        roaming = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
-        return Path(roaming) / "Blackmagic Design" / "DaVinci Resolve" / "Support" / "Fusion"
+        roaming = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
+        return roaming / "Blackmagic Design" / "DaVinci Resolve" / "Support" / "Fusion"
     if platform == "darwin":
-        library = Path.home() / "Library" / "Application Support"
+        library = home / "Library" / "Application Support"
         return library / "Blackmagic Design" / "DaVinci Resolve" / "Fusion"
-    return Path.home() / ".local" / "share" / "DaVinciResolve" / "Fusion"
+    return home / ".local" / "share" / "DaVinciResolve" / "Fusion"
 
 
 def install_resolve(fusion: Path) -> list[Path]:
