@@ -25,6 +25,7 @@ INSTALLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "engine.txt
 _engine: Engine | None = None
 _lock = threading.Lock()  # the worker does one job at a time, and is talked to by one thread at a time
 _LOOK_S = 0.05
+_CHOSEN = "Engine on the node's second tab"  # where the artist chooses the engine
 
 
 def engine(preference: str) -> Engine:
@@ -33,15 +34,12 @@ def engine(preference: str) -> Engine:
     Call it with `_lock` held. Raises EngineError with a text for the node.
     """
     global _engine
-    try:
-        command = find_engine(preference or _installed())
-    except EngineError as error:
-        raise EngineError(str(error).replace("the preferences", "Engine on the node's second tab")) from None
+    command = find_engine(preference or _installed(), _CHOSEN)
     if _engine is not None and (not _engine.alive or _engine.command != command):
         _engine.close(0)
         _engine = None
     if _engine is None:
-        _engine = Engine(command).start()
+        _engine = Engine(command, chosen=_CHOSEN).start()
     return _engine
 
 
@@ -53,7 +51,7 @@ def _installed() -> str:
     if not os.path.isfile(path):
         raise EngineError(
             f"The Python that installed this plug-in is gone: {path}. Run `rotomem hosts install nuke` again, or "
-            "choose another one in the preferences."
+            f"choose another one in {_CHOSEN}."
         )
     return path
 
@@ -173,7 +171,8 @@ class Run:
                 if task is not None:
                     task.setMessage(text)
                     last = job.last or {}
-                    task.setProgress(int(100 * last.get("done", 0) / max(last.get("total", 1), 1)))
+                    share = last.get("done", 0) / max(last.get("total", 1), 1)
+                    task.setProgress(int(100 * (len(self.reports) + share) / len(self.work)))
             time.sleep(_LOOK_S)
         report = (job.result or {}).get("report")
         if job.state == "done":

@@ -48,6 +48,7 @@ from typing import Any
 
 PROTOCOL = 1
 LONGEST_LINE = 1 << 20  # bytes
+CHOSEN = "the preferences"
 _STDERR_KEPT, _LONGEST_SAID = 200, 4096  # lines, bytes
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 _ENDS = ("done", "cancelled", "error")
@@ -59,24 +60,24 @@ class EngineError(Exception):
     """The engine is missing, of another version, or gone. The text is what a panel shows: cause, then what to do."""
 
 
-def find_engine(preference: str = "") -> list[str]:
+def find_engine(preference: str = "", chosen: str = CHOSEN) -> list[str]:
     """The command that starts rotomem: `[python, "-I", "-m", "rotomem"]` or `[rotomem]`.
 
     preference   what the user chose: a Python that has rotomem, a `rotomem` command, or an environment's folder;
                  "" looks at $ROTOMEM_PYTHON, then for `rotomem` on the PATH
+    chosen       where the user chooses it in this host, as errors name it
 
     Never the host's own interpreter: torch inside a host breaks the host. Raises EngineError saying where it looked.
     """
-    for path, told in ((preference, "the preferences"), (os.environ.get("ROTOMEM_PYTHON", ""), "ROTOMEM_PYTHON")):
+    for path, told in ((preference, chosen), (os.environ.get("ROTOMEM_PYTHON", ""), "ROTOMEM_PYTHON")):
         if path:
             return _command(os.path.expanduser(path), told)
     found = shutil.which("rotomem")
     if found:
         return [found]
     raise EngineError(
-        "rotomem was not found: no engine is set in the preferences, ROTOMEM_PYTHON is not set and there is no "
-        "`rotomem` on the PATH. Install it into a Python 3.11 of its own (pip install .) and choose that Python in "
-        "the preferences."
+        f"rotomem was not found: no engine is set in {chosen}, ROTOMEM_PYTHON is not set and there is no `rotomem` "
+        f"on the PATH. Install it into a Python 3.11 of its own (pip install .) and choose that Python in {chosen}."
     )
 
 
@@ -169,18 +170,19 @@ class Engine:
     """A running worker. Nothing here blocks but `start`, `wait` and `close`; call `poll` from the host's timer.
 
     command   from `find_engine`
+    chosen    as there
     version   the worker's, after `start`
 
     All methods are called from one thread. Raises EngineError where the worker cannot be started, speaks another
     protocol, or has ended.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, start_s: float = 60.0) -> None:
-        self.command = list(command) if command is not None else find_engine()
+    def __init__(self, command: Sequence[str] | None = None, *, start_s: float = 60.0, chosen: str = CHOSEN) -> None:
+        self.command = list(command) if command is not None else find_engine("", chosen)
         self.version = ""
         self.models: list[str] = []
         self.jobs: dict[str, Job] = {}
-        self._start_s = start_s
+        self._start_s, self._chosen = start_s, chosen
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._events: queue.Queue[Event | None] = queue.Queue()
@@ -211,7 +213,7 @@ class Engine:
         except OSError as error:
             raise EngineError(
                 f"rotomem cannot be started: {error.strerror or error} ({self.command[0]}). Check the engine's path "
-                "in the preferences."
+                f"in {self._chosen}."
             ) from error
         for target in (self._read_events, self._read_stderr):
             threading.Thread(target=target, name="rotomem-client", daemon=True).start()
