@@ -61,11 +61,15 @@ class Knob:
 
 
 class String_Knob(Knob):
-    pass
+    def getText(self) -> str:
+        _main()
+        self._node._alive()
+        return self._value
 
 
 class Multiline_Eval_String_Knob(String_Knob):
-    pass
+    def value(self) -> str:
+        return shown(super().value())
 
 
 class Text_Knob(Knob):
@@ -647,11 +651,15 @@ class Session(SimpleNamespace):
         end = time.monotonic() + timeout_s
         while not until():
             assert time.monotonic() < end, "it did not happen"
-            try:
-                call, args, kwargs = self.asked.get(timeout=0.02)
-            except queue.Empty:
-                continue
-            call(*args, **kwargs)
+            self.turn(0.02)
+
+    def turn(self, wait_s: float = 0) -> None:
+        """One turn of it: one thing that another thread asked for, where there is one."""
+        try:
+            call, args, kwargs = self.asked.get(timeout=wait_s) if wait_s else self.asked.get_nowait()
+        except queue.Empty:
+            return
+        call(*args, **kwargs)
 
     def make(self, kind: str, *inputs: Node, draw: Callable[[int], Picture] | None = None, **knobs: Any) -> Node:
         """A node as an artist makes it; `draw` is its picture, beside that of its input."""

@@ -140,17 +140,20 @@ def test_track_when_forward_then_nothing_before_the_first_key(shot) -> None:
 
 
 def test_track_when_views_then_each_has_its_folder(shot, tmp_path: Path) -> None:
-    made = shot()
+    made = shot(gui=True)
     made.nuke.views = ["left", "right"]
     for view in ("left", "right"):
         pattern = plate(tmp_path / "stereo" / view, range(1001, 1003))
     made.read["file"].setValue(pattern.replace("right", "%V"))
     made.read["last"].setValue(1002)
     made.node["objects"].setValue("hero @ 1001")
-    with pytest.raises(RuntimeError, match="List the views"):
-        made.node["track_both"].execute()
+    made.node["track_both"].execute()
+    assert "List the views" in made.nuke.messages[-1]
     made.node["views"].setValue("left right")
     made.node["track_both"].execute()
+    made.nuke.pump(lambda: "Done" in made.node["status"].value())
+    [task] = made.nuke.tasks
+    assert task.progress == sorted(task.progress) and task.progress[-1] == 100
     for view in ("left", "right"):
         file = made.out / "mattes" / view / "sh010_matte.1002.exr"
         assert np.abs(shown(made.node, 1002, view)["rgba.alpha"] - matte(file)).max() == 0
@@ -276,7 +279,8 @@ def test_check_when_the_engine_is_missing_then_it_says_what_to_do(shot, tmp_path
     made = shot(gui=True)
     made.node["engine"].setValue(str(tmp_path / "none"))
     made.node["check"].execute()
-    assert "Choose a Python that has rotomem" in made.nuke.messages[-1]
+    told = made.nuke.messages[-1]
+    assert "Engine on the node's second tab names" in told and "Choose a Python that has rotomem" in told
     made.node["engine"].setValue("")
     made.node["check"].execute()
     assert "answers" in made.node["status"].value()

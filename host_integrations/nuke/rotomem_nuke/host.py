@@ -41,7 +41,8 @@ class Work(NamedTuple):
 
 def work_of(node: nuke.Node, direction: str, segment: bool = False) -> list[Work]:
     """Write the key masks, and say what the engine shall do: one Work a view. Raises HostProblem."""
-    things = read_objects(str(node["objects"].value()))
+    # Nuke takes the value of such a knob for Tcl, the text is as it was written.
+    things = read_objects(node["objects"].getText())  # type: ignore[attr-defined]
     folder = output_folder(node)
     asked = str(node["views"].value()).replace(",", " ").split()
     unknown = [view for view in asked if view not in nuke.views()]
@@ -109,7 +110,7 @@ def output_folder(node: nuke.Node) -> str:
         if not script or script == "Root":
             raise HostProblem("Output: save the script first, or choose a folder.")
         chosen = os.path.join(os.path.dirname(os.path.abspath(script)), "rotomem", node.fullName())
-    chosen = os.path.abspath(chosen).replace("\\", "/")
+    chosen = os.path.abspath(chosen).replace(os.sep, "/")
     if set(chosen) & set("%#"):
         raise HostProblem(
             f"Output: Nuke takes % and # in {chosen} for a frame number or a view. Choose another folder."
@@ -118,7 +119,7 @@ def output_folder(node: nuke.Node) -> str:
 
 
 def _of_view(folder: str, view: str) -> str:
-    return os.path.join(folder, view).replace("\\", "/") if view else folder.replace("\\", "/")
+    return os.path.join(folder, view).replace(os.sep, "/") if view else folder.replace(os.sep, "/")
 
 
 # The plate ------------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def ocio_config() -> str:
     folder = os.path.join(os.path.dirname(nuke.env["ExecutablePath"]), "plugins", "OCIOConfigs", "configs")
     for path in (os.path.join(folder, name, "config.ocio"), os.path.join(folder, name + ".ocio")):
         if os.path.isfile(path):
-            return path.replace("\\", "/")
+            return path.replace(os.sep, "/")
     raise HostProblem(f"The OCIO config {name} was not found in {folder}. In the project settings choose custom.")
 
 
@@ -414,7 +415,7 @@ class Sequence(NamedTuple):
 
 def sequence_of(file: str, view: str) -> Sequence:
     """The sequence one of whose files this is, with the range that is on disk."""
-    folder, name = os.path.split(file.replace("\\", "/"))
+    folder, name = os.path.split(file.replace(os.sep, "/"))
     found = re.match(r"(.*?)(-?\d+)(\.\w+)$", name)
     if not found:
         raise HostProblem(f"The engine wrote {file}, which is no frame of a sequence.")
