@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Blender's data to a request of the engine's, and its mattes to Blender's data. All calls in the main thread.
 
-What differs between 4.2, 4.5 and 5.x is in `compositor`, `output_socket`, `apply_mask`, `exr` and nowhere else.
+What differs between 4.2, 4.5 and 5.x is below `Versions`; `_scratch` frees the tree that 5.x has beside the scene.
 """
 
 import contextlib
@@ -116,7 +116,17 @@ def _keys_of_file(context, settings, thing, folder, offset):
     return [f"{thing.name}@{frame}={path}" for frame in frames]
 
 
-_KEYS = {"MASK": _keys_of_mask, "IMAGE": _keys_of_image, "FILE": _keys_of_file}
+def _keys_of_node(context, settings, thing, folder, offset):
+    tree = tree_of(context.scene)
+    if tree is None or thing.node not in tree.nodes:
+        told = f"the scene's compositor has no node {thing.node!r}. Choose" if thing.node else "choose"
+        raise HostProblem(f"{told} a node of the compositor, by its name.")
+    frames = listed(thing.frames) or [context.scene.frame_current]
+    paths = render_node(thing.node, frames, *plate_size(settings), folder, safe(thing.name))
+    return [f"{thing.name}@{frame + offset}={path}" for frame, path in zip(frames, paths, strict=True)]
+
+
+_KEYS = {"MASK": _keys_of_mask, "IMAGE": _keys_of_image, "FILE": _keys_of_file, "NODE": _keys_of_node}
 
 
 def listed(text):
@@ -164,35 +174,76 @@ def safe(name):
 
 def rasterise(mask, frames, width, height, folder, name):
     """The mask as Blender draws it, an EXR a frame."""
-    os.makedirs(folder, exist_ok=True)
-    shown = bpy.context.scene
-    before, tree = shown.frame_current, None
-    scene = bpy.data.scenes.new("rotomem keys")
-    try:
-        scene.render.resolution_x, scene.render.resolution_y = width, height
-        scene.render.resolution_percentage = 100
-        scene.render.use_sequencer = False
-        scene.view_settings.view_transform = "Raw"
-        scene.render.dither_intensity = 0
-        exr(scene)
-        tree = compositor(scene)
+    with _scratch(width, height) as (scene, tree):
         node = tree.nodes.new("CompositorNodeMask")
         node.mask = mask
         tree.links.new(node.outputs[0], output_socket(tree))
-        paths = []
-        for frame in frames:
-            shown.frame_set(frame)  # a layer's animated alpha follows the scene that is shown, and no other
-            scene.frame_set(frame)
-            path = os.path.join(folder, f"{name}.{frame}.exr")
-            scene.render.filepath = path
-            bpy.ops.render.render(scene=scene.name, write_still=True)
-            paths.append(path + ":R")
-        return paths
+        return [path + ":R" for path in _rendered(scene, frames, folder, name)]
+
+
+def render_node(node, frames, width, height, folder, name):
+    """The coverage that a node of the scene's compositor gives, an EXR a frame: its Alpha, Matte or Mask; else the
+    alpha of its Image; else its first output. Rendered in a copy of scene and tree, without what the node needs not.
+    """
+    with _scratch(width, height, bpy.context.scene) as (scene, tree):
+        node = tree.nodes[node]
+        keep_upstream(tree, node)
+        sockets = {socket.name: socket for socket in reversed(node.outputs) if socket.enabled}
+        if not sockets:
+            raise HostProblem(f"the node {node.name} has no output. Choose the one before it.")
+        coverage = next((sockets[n] for n in ("Alpha", "Matte", "Mask") if n in sockets), None)
+        channel = "A" if coverage is None and "Image" in sockets else "R"
+        chosen = coverage or sockets.get("Image") or list(sockets.values())[-1]
+        tree.links.new(chosen, output_socket(tree))
+        return [f"{path}:{channel}" for path in _rendered(scene, frames, folder, name)]
+
+
+def keep_upstream(tree, node):
+    """Leave of a tree what a node depends on: no files are written, no 3D is rendered for others."""
+    needed, found = {node.name}, [node]
+    while found:
+        for socket in found.pop().inputs:
+            for link in socket.links:
+                if link.from_node.name not in needed:
+                    needed.add(link.from_node.name)
+                    found.append(link.from_node)
+    for other in [n for n in tree.nodes if n.name not in needed]:
+        tree.nodes.remove(other)
+
+
+@contextlib.contextmanager
+def _scratch(width, height, of=None):
+    """A scene and its compositing tree that render keys, empty or a copy; afterwards all is as it was."""
+    shown = bpy.context.scene
+    before, tree = shown.frame_current, None
+    scene = of.copy() if of else bpy.data.scenes.new("rotomem keys")
+    try:
+        tree = copied_compositor(scene, of) if of else compositor(scene)
+        scene.render.resolution_x, scene.render.resolution_y = width, height
+        scene.render.resolution_percentage = 100
+        scene.render.use_sequencer, scene.render.use_compositing = False, True
+        scene.render.use_border = scene.render.use_multiview = False
+        scene.view_settings.view_transform = "Raw"
+        scene.render.dither_intensity = 0
+        exr(scene)
+        yield scene, tree
     finally:
         shown.frame_set(before)
         bpy.data.scenes.remove(scene)
         if NEW and tree is not None:
             bpy.data.node_groups.remove(tree)
+
+
+def _rendered(scene, frames, folder, name):
+    os.makedirs(folder, exist_ok=True)
+    paths = []
+    for frame in frames:
+        bpy.context.scene.frame_set(frame)  # a layer's animated alpha follows the scene that is shown, and no other
+        scene.frame_set(frame)
+        scene.render.filepath = os.path.join(folder, f"{name}.{frame}.exr")
+        bpy.ops.render.render(scene=scene.name, write_still=True)
+        paths.append(scene.render.filepath)
+    return paths
 
 
 def save_alpha(image, path):
@@ -301,6 +352,11 @@ def socket_of(node, layer):
 # Versions -----------------------------------------------------------------------------------------------------
 
 
+def tree_of(scene):
+    """The scene's compositing tree, or None."""
+    return scene.compositing_node_group if NEW else scene.node_tree
+
+
 def compositor(scene):
     """The scene's compositing tree; made where there is none."""
     if not NEW:
@@ -314,6 +370,22 @@ def compositor(scene):
         tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
         tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
         scene.compositing_node_group = tree
+    return tree
+
+
+def copied_compositor(scene, of):
+    """Give a scene's copy a compositing tree of its own, with one output, that renders the copy."""
+    if NEW:
+        tree = scene.compositing_node_group = of.compositing_node_group.copy()
+        for item in [i for i in tree.interface.items_tree if getattr(i, "in_out", "") == "OUTPUT"]:
+            tree.interface.remove(item)
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+    else:
+        scene.use_nodes = True
+        tree = scene.node_tree
+    for node in tree.nodes:
+        if node.bl_idname == "CompositorNodeRLayers" and node.scene == of:
+            node.scene = scene
     return tree
 
 

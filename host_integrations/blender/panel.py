@@ -3,6 +3,7 @@
 
 import bpy
 
+from .host import tree_of
 from .settings import panel_text
 
 
@@ -32,7 +33,12 @@ class _Panel:
         if settings.objects:
             thing = settings.objects[min(settings.active, len(settings.objects) - 1)]
             layout.prop(thing, "source")
-            layout.prop(thing, {"MASK": "mask", "IMAGE": "image", "FILE": "path"}[thing.source])
+            tree = tree_of(context.scene)
+            if thing.source == "NODE" and tree is not None:
+                layout.prop_search(thing, "node", tree, "nodes")
+            else:
+                field = {"MASK": "mask", "IMAGE": "image", "FILE": "path", "NODE": "node"}[thing.source]
+                layout.prop(thing, field)
             layout.prop(thing, "frames")
 
         column = layout.column()

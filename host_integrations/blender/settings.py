@@ -23,11 +23,13 @@ class RotomemObject(bpy.types.PropertyGroup):
             ("MASK", "Mask", "A mask; its key frames are keys, or the frame it was made on"),
             ("IMAGE", "Image", "A painted image, or a render: its alpha, else its brightness"),
             ("FILE", "File", "A file or a sequence of files with the frame number in the name"),
+            ("NODE", "Node", "A node of the compositor: its Alpha, Matte or Mask, else the alpha of its Image"),
         ],
     )
     mask: PointerProperty(name="Mask", type=bpy.types.Mask)
     image: PointerProperty(name="Image", type=bpy.types.Image)
     path: StringProperty(name="File", subtype="FILE_PATH", description="A soft matte or a label map")
+    node: StringProperty(name="Node", description="A node of the scene's compositor, by its name")
     frames: StringProperty(
         name="Frames",
         description="Key frames, such as 1001, 1050; empty: the mask's own key frames, else the current frame",

@@ -54,6 +54,13 @@ def test_extension_when_an_artist_tracks_then_the_compositor_shows_the_mattes(
     assert np.abs(first["hero_1.A"] - drawn).max() < 1e-3  # half
     # Blender's ramp adds some 0.6 pixels all around: a tenth of a square of 24.
     assert np.abs(traced - drawn).mean() < 0.025 and 0.98 < traced.sum() / drawn.sum() < 1.12
+    rendered = [mask.partition("=") for mask in said["nodes_masks"]]
+    assert [name.partition("@")[2] for name, _, _ in rendered] == ["1002", "1003"] * 3
+    coverage = [read_still(path[:-2], channels=[path[-1]]).arrays[path[-1]] for _, _, path in rendered]
+    for plane, quarter in zip(coverage, (0.25, 0.25, 0.0625, 0.0625), strict=False):
+        assert np.abs(plane[:, :20] - quarter).max() == 0 and not plane[:, 20:].any()
+    assert np.abs(coverage[-1] - drawn).max() < 1e-3
+    assert "no node 'gone'" in said["no_node"]
     assert np.abs(first["car.A"][:, :20] - 0.5).max() == 0 and not first["car.A"][:, 20:].any()
 
 

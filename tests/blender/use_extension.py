@@ -63,6 +63,41 @@ def render(scene, frames, name="comp"):
     return paths
 
 
+def keys_of_nodes(host, scene):
+    """Keys of nodes of each kind, made in the artist's tree, which stays as it is and writes nothing."""
+    settings, tree = scene.rotomem, host.tree_of(scene)
+    source, cut, other = (tree.nodes.new(f"CompositorNode{kind}") for kind in ("Image", "SetAlpha", "RLayers"))
+    source.image = painted("soft", 0.25)
+    host.apply_mask(cut)
+    tree.links.new(source.outputs["Image"], cut.inputs["Image"])
+    tree.links.new(source.outputs["Alpha"], cut.inputs["Alpha"])
+    drawn = tree.nodes.new("CompositorNodeMask")
+    drawn.mask = bpy.data.masks["hero"]
+    written = tree.nodes.new("CompositorNodeOutputFile")
+    folder = os.path.join(told["out"], "written")
+    setattr(written, "directory" if bpy.app.version >= (5, 0, 0) else "base_path", folder)
+    tree.links.new(other.outputs["Image"], written.inputs[0])
+    settings.objects.clear()
+    for node in (source, cut, drawn):
+        thing = settings.objects.add()
+        thing.name, thing.source, thing.node, thing.frames = node.name, "NODE", node.name, "2, 3"
+
+    def state():
+        links = sorted((k.from_node.name, k.from_socket.name, k.to_node.name, k.to_socket.name) for k in tree.links)
+        counts = len(bpy.data.scenes), len(bpy.data.node_groups), len(bpy.data.images), scene.frame_current
+        return sorted(n.name for n in tree.nodes), links, counts
+
+    before = state()
+    masks = host.key_masks(bpy.context, settings, os.path.join(told["out"], "nodes"))
+    assert state() == before and not os.path.exists(folder), (before, state())
+    settings.objects[0].node = "gone"
+    try:
+        host.key_masks(bpy.context, settings, told["out"])
+    except host.HostProblem as problem:
+        return masks, str(problem)
+    return masks, ""
+
+
 def main():
     said = {"version": bpy.app.version_string}
     check()
@@ -112,6 +147,7 @@ def main():
     said["masks"] = list(bpy.ops.rotomem.masks("INVOKE_DEFAULT")), settings.message
     (said["mask"],) = host.rasterise(bpy.data.masks["hero / 1"], [1], WIDTH, HEIGHT, told["out"], "mask")
     said["keys"] = os.listdir(os.path.join(told["out"], "keys"))
+    said["nodes_masks"], said["no_node"] = keys_of_nodes(host, scene)
     bpy.ops.preferences.addon_disable(module=MODULE)
     said["left"] = hasattr(bpy.types.Scene, "rotomem")
     print("\n" + json.dumps(said))
