@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 
 import bpy
 
@@ -236,13 +237,15 @@ def _scratch(width, height, of=None):
 
 def _rendered(scene, frames, folder, name):
     os.makedirs(folder, exist_ok=True)
+    # Blender reads {words} and # in the path of a render as templates: it is given one without, of its own.
+    scene.render.filepath = os.path.join(bpy.app.tempdir, "rotomem_key.exr")
     paths = []
     for frame in frames:
         bpy.context.scene.frame_set(frame)  # a layer's animated alpha follows the scene that is shown, and no other
         scene.frame_set(frame)
-        scene.render.filepath = os.path.join(folder, f"{name}.{frame}.exr")
         bpy.ops.render.render(scene=scene.name, write_still=True)
-        paths.append(scene.render.filepath)
+        paths.append(os.path.join(folder, f"{name}.{frame}.exr"))
+        shutil.move(scene.render.filepath, paths[-1])
     return paths
 
 

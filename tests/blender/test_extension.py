@@ -17,7 +17,7 @@ from rotomem.io.exr import read_still
 def test_extension_when_an_artist_tracks_then_the_compositor_shows_the_mattes(
     tmp_path: Path, every_blender: Any
 ) -> None:
-    folder = tmp_path / "a shot é"
+    folder = tmp_path / "a shot é {x} #2"
     out = folder / "out"
     out.mkdir(parents=True)
     said = every_blender(

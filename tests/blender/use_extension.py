@@ -58,7 +58,7 @@ def render(scene, frames, name="comp"):
     paths = {}
     for frame in frames:
         scene.frame_set(frame)
-        paths[frame] = scene.render.filepath = os.path.join(told["out"], f"{name}.{frame}.exr")
+        paths[frame] = scene.render.filepath = os.path.join(told["user"], f"{name}.{frame}.exr")
         bpy.ops.render.render(write_still=True)
     return paths
 
