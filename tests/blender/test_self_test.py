@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from engine.shots import checkpoint
@@ -13,10 +12,11 @@ from .conftest import NEWEST, installed
 
 def blender_command(folder: Path) -> str:
     """A command that takes `-b --factory-startup --python FILE` as Blender does, made of the wheel."""
-    code = f"import sys, runpy; sys.path.insert(0, {str(installed(NEWEST))!r}); runpy.run_path(sys.argv[-1])"
+    python, bpy = installed(NEWEST)
+    code = f"import sys, runpy; sys.path.insert(0, {str(bpy)!r}); runpy.run_path(sys.argv[-1])"
     command = folder / "blender"
     (folder / "blender.py").write_text(code)
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -I {folder / "blender.py"} "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {python} -I {folder / "blender.py"} "$@"\n')
     command.chmod(0o755)
     return str(command)
 
