@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from engine.shots import checkpoint, digests, label_key, plate, soft_key
 from rotomem.host import client
 from rotomem.host.client import Engine, EngineError, find_engine
 from rotomem.host.worker import Worker, _Jobs, bounded_lines
+from rotomem.io.exr import read_still
 from rotomem.splines.files import read_splines
 
 COMMAND = [sys.executable, "-I", "-m", "rotomem"]
@@ -268,14 +270,40 @@ def test_engines_when_two_hosts_work_at_once_then_both_end_well(weights, tmp_pat
     assert reports == {"a": "done", "b": "done"}
 
 
-def test_worker_when_the_disk_is_full_then_the_error_says_so(weights, tmp_path):
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full on this system")
-    asked = request(tmp_path, weights, frames=2)
-    asked["out"] = "/dev/full/mattes"
-    events: list[dict] = []
-    Worker(events.append).do(_job({"do": "track", "id": "1", **asked}))
-    assert events[-1]["event"] == "error" and events[-1]["kind"] == "OutputError" and events[-1]["remedy"]
+def test_worker_when_the_disk_is_full_then_the_error_says_so_and_no_part_of_a_file_stays(weights, tmp_path):
+    pytest.importorskip("resource", reason="no limits on files on this system")
+    # A file that may not grow is what a full disk looks like to the one who writes it.
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))"
+    code = f"{full}; from rotomem.cli import main; raise SystemExit(main(['worker']))"
+    starter = tmp_path / "rotomem"
+    starter.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
+    starter.chmod(0o755)
+    with Engine([str(starter)]) as engine:
+        job = engine.wait(engine.submit("track", **request(tmp_path, weights, frames=3)), 60)
+    assert job.state == "error" and job.result["kind"] == "OutputError" and "check the folder and the disk" in job.message
+    assert not list((tmp_path / "out").glob("*.exr")) and not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_worker_when_killed_at_any_moment_and_asked_again_then_the_bytes_are_those_of_one_run(weights, tmp_path):
+    asked = request(tmp_path, weights, frames=12)
+    moments = random.Random(7)
+    for _ in range(2):
+        engine = Engine(COMMAND).start()
+        job = engine.submit("track", **{**asked, "options": {**asked["options"], "resume": True}})
+        wanted, until = moments.randrange(1, 8), time.monotonic() + moments.random() * 0.05
+        while not job.ended and (job.last is None or job.last["done"] < wanted or time.monotonic() < until):
+            engine.poll()
+        os.kill(engine._process.pid, signal.SIGKILL)
+        engine.close()
+        assert all(read_still(path).arrays for path in (tmp_path / "out").glob("*.exr"))
+    with Engine(COMMAND) as engine:
+        job = engine.wait(engine.submit("track", **{**asked, "options": {**asked["options"], "resume": True}}), 60)
+        assert job.state == "done"
+        whole = engine.wait(engine.submit("track", **{**asked, "out": str(tmp_path / "once")}), 60)
+        assert whole.state == "done"
+    mattes = [{p.name: p.read_bytes() for p in (tmp_path / o).glob("*.exr")} for o in ("out", "once")]
+    assert len(mattes[0]) == 12 and mattes[0] == mattes[1]
 
 
 # Finding the engine -------------------------------------------------------------------------------------------
