@@ -50,13 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed arguments say; exit code."""
-    from pathlib import Path
 
     from rich.console import Console
 
-    from rotomem.interop.splines import trace_mattes
-    from rotomem.io.atomic import whole_file
-    from rotomem.splines.files import check_writable, write_splines
+    from rotomem.interop.splines import save_splines, trace_mattes
+    from rotomem.splines.files import check_writable
     from rotomem.splines.trace import TraceOptions
 
     check_writable(args.out)
@@ -72,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     for note in splines.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    with whole_file(Path(args.out), what="spline file") as part:
-        part.write_text(write_splines(splines, args.out), encoding="utf-8")
+    save_splines(splines, args.out)
     if args.json:
         print(json.dumps([dataclasses.asdict(o) for o in objects], indent=2, ensure_ascii=False))
         return 0

@@ -147,9 +147,8 @@ class Worker:
         return EXIT_OK
 
     def _splines(self, job: Job) -> int:
-        from rotomem.interop.splines import trace_mattes
-        from rotomem.io.atomic import whole_file
-        from rotomem.splines.files import check_writable, write_splines
+        from rotomem.interop.splines import save_splines, trace_mattes
+        from rotomem.splines.files import check_writable
         from rotomem.splines.trace import TraceOptions
 
         mattes, out = _text(job.request, "mattes"), _text(job.request, "out")
@@ -173,8 +172,7 @@ class Worker:
         except InterruptedError:
             self._send({"event": "cancelled", "id": job.id, "report": None})
             return EXIT_INTERRUPTED
-        with whole_file(Path(out), what="spline file") as part:
-            part.write_text(write_splines(splines.shifted(shift), out), encoding="utf-8")
+        save_splines(splines.shifted(shift), out)
         told = [{"name": o.name, "points": o.points, "overlap": o.overlap} for o in objects]
         self._send({"event": "done", "id": job.id, "path": out, "objects": told})
         return EXIT_OK

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotomem.errors import UsageError
+from rotomem.io.atomic import whole_file
 from rotomem.io.exr import StillHeader, read_header, shown
 from rotomem.io.matte_files import MatteFiles, find_mattes
 from rotomem.io.sequence import compact_frames, parse_frames
+from rotomem.splines.files import write_splines
 from rotomem.splines.raster import rasterise
 from rotomem.splines.trace import TraceOptions, Tracer
 from rotomem.splines.types import Shape, SplineError, Splines
@@ -37,6 +39,15 @@ class TracedObject:
     points: float
     overlap: float
     least_overlap: float
+
+
+def save_splines(splines: Splines, path: str | Path) -> None:
+    """Write splines in the format that the name asks for; the file appears whole or not at all.
+
+    Raises UsageError for a name that asks for no format (`check_writable` says so before the work), OutputError.
+    """
+    with whole_file(Path(path), what="spline file") as part:
+        part.write_text(write_splines(splines, path), encoding="utf-8")
 
 
 def trace_mattes(
